@@ -1,0 +1,39 @@
+"""What writers, the learner and the run need from a replay. The Redis and the in-memory replay satisfy all three."""
+
+from typing import Protocol
+
+import numpy as np
+
+from replay.types import InsertReply, ReplayCounts, Segment, TransitionBatch
+
+
+class SegmentWriter(Protocol):
+    """The actors' side."""
+
+    def insert(self, segment: Segment) -> InsertReply:
+        """Store a segment exactly once, however often this is called with the same identity."""
+        ...
+
+    def poll(self) -> InsertReply:
+        """Counters, limiter and newest policy version without inserting (``is_new`` is False)."""
+        ...
+
+
+class TransitionSource(Protocol):
+    """The learner's side."""
+
+    def refresh(self) -> ReplayCounts:
+        """Take in what writers inserted since the last call; returns the lifetime counters."""
+        ...
+
+    def can_sample(self, count: int) -> bool:
+        """Whether the samples-per-insert law allows ``count`` more transitions now; never sleeps."""
+        ...
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
+        """Uniform over the transitions held, with replacement; counts towards the samples-per-insert law."""
+        ...
+
+    def __len__(self) -> int:
+        """Transitions held now."""
+        ...

@@ -1,0 +1,119 @@
+"""What the replay holds: segments of one environment's steps, and batches of transitions sampled from them.
+
+Axis legend: T steps of a segment, B batch, O observation, A action, P circuit parameters, N bits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8, UInt32
+
+from replay.errors import InvalidSegmentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionSpec:
+    """Sizes of one transition; two runs with different specs can never share a replay."""
+
+    observation_size: int
+    action_size: int
+    circuit_parameters_size: int = 0
+    """P; 0 where the policy's middle block needs no surrogate."""
+    num_bits: int = 0
+    """N; 0 where the policy's middle block needs no surrogate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """T consecutive steps of one environment inside one episode; each observation is held once."""
+
+    actor_id: int
+    incarnation: int
+    """How often this actor was started in this run; with ``sequence`` it makes a retry recognisable."""
+    sequence: int
+    """0, 1, 2, … of this incarnation, over all its environments."""
+    observations: Float32[np.ndarray, "T+1 O"]
+    """Row t is the observation before step t; row T the true observation after the last step."""
+    actions: Float32[np.ndarray, "T A"]
+    rewards: Float32[np.ndarray, "T"]
+    discounts: Float32[np.ndarray, "T"]
+    """0 where the step terminated the episode, else 1. A truncated episode keeps 1."""
+    circuit_parameters: Float32[np.ndarray, "T P"]
+    """q_i of the paper."""
+    bits: UInt8[np.ndarray, "T N"]
+    """q_o of the paper, 0 or 1."""
+    policy_versions: UInt32[np.ndarray, "T"]
+    """Version of the policy parameters that acted at each step."""
+    backend_name: str = ""
+    """Backend that measured the bits."""
+
+    def __len__(self) -> int:
+        """Number of transitions T."""
+        return len(self.actions)
+
+    def check(self, spec: TransitionSpec) -> None:
+        """Refuse wrong shapes, dtypes and non-finite values before they reach the store.
+
+        Raises:
+            InvalidSegmentError: naming the column, what it has and what was expected.
+        """
+        steps = len(self.actions)
+        expected: dict[str, tuple[tuple[int, ...], type]] = {
+            "observations": ((steps + 1, spec.observation_size), np.float32),
+            "actions": ((steps, spec.action_size), np.float32),
+            "rewards": ((steps,), np.float32),
+            "discounts": ((steps,), np.float32),
+            "circuit_parameters": ((steps, spec.circuit_parameters_size), np.float32),
+            "bits": ((steps, spec.num_bits), np.uint8),
+            "policy_versions": ((steps,), np.uint32),
+        }
+        if steps < 1:
+            raise InvalidSegmentError("a segment needs at least one step, got 0")
+        for name, (shape, dtype) in expected.items():
+            column: np.ndarray = getattr(self, name)
+            who = f"{name} of actor {self.actor_id}"
+            if column.shape != shape or column.dtype != dtype:
+                raise InvalidSegmentError(
+                    f"{who} must be {np.dtype(dtype)} {shape}, got {column.dtype} {column.shape}; "
+                    "was the run started with another environment?"
+                )
+            if column.dtype == np.float32 and not np.isfinite(column).all():
+                step = int(np.argwhere(~np.isfinite(column))[0][0])
+                raise InvalidSegmentError(f"{who} is not finite at step {step}; the environment or the policy diverged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionBatch:
+    """B transitions as a struct of arrays, ready for the learner."""
+
+    observation: Float32[np.ndarray, "B O"]
+    action: Float32[np.ndarray, "B A"]
+    reward: Float32[np.ndarray, "B"]
+    discount: Float32[np.ndarray, "B"]
+    """0 where the step terminated, else 1; the learner multiplies by γ."""
+    next_observation: Float32[np.ndarray, "B O"]
+    circuit_parameters: Float32[np.ndarray, "B P"]
+    bits: Float32[np.ndarray, "B N"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayCounts:
+    """Lifetime counters of a run's replay."""
+
+    inserted: int = 0
+    """Transitions ever inserted."""
+    sampled: int = 0
+    """Transitions ever sampled by the learner."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsertReply:
+    """What a writer learns from one insert."""
+
+    is_new: bool
+    """False where the same (actor, incarnation, sequence) was already stored: a retry changed nothing."""
+    counts: ReplayCounts
+    can_insert: bool
+    """Whether the rate limiter lets this writer go on now."""
+    policy_version: int
+    """Newest published version of the policy parameters."""
