@@ -65,9 +65,7 @@ def circuit_seeds(seed: int, count: int) -> UInt64[np.ndarray, "B"]:
 def _check_circuits(batch: CircuitBatch) -> None:
     angles, pairs = batch.angles, batch.entangler_pairs
     if angles.ndim != 4 or angles.shape[-1] != 2 or angles.dtype != np.float32:
-        raise InvalidCircuitError(
-            f"angles must be float32 of shape (B, M, N, 2), got {angles.dtype} {angles.shape}"
-        )
+        raise InvalidCircuitError(f"angles must be float32 of shape (B, M, N, 2), got {angles.dtype} {angles.shape}")
     num_circuits, num_layers, num_qubits, _ = angles.shape
     if pairs.shape != (num_circuits, num_layers, 2) or pairs.dtype != np.int16:
         raise InvalidCircuitError(

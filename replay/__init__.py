@@ -1,1 +1,1 @@
-"""Transitions on Redis: segments, wire codec, rate limiter, embedded server, the learner's mirror. Knows nothing of circuits."""
+"""Transitions on Redis: segments, wire codec, rate limiter, server, mirror. Knows nothing of circuits."""

@@ -1,0 +1,113 @@
+"""Settings of the agent and of its learning rule. Defaults are the paper's; each field names its source.
+
+Paper = arXiv:2503.09119, Table 2. TD3 = the TD3 settings that the paper's Table 2 points to
+(learning rate 3e-4, γ 0.99 and the noises of Fujimoto et al. 2018, arXiv:1802.09477).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qpu_service.circuit import CircuitShape
+
+BlockName = Literal["pqc", "linear", "random_bits", "zeros"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Policy network: PreDNN → block T → PostDNN, with classical links around the block."""
+
+    hidden_size: int = 256
+    """Hidden units of PreDNN and of PostDNN. Source: paper."""
+    num_links: int = 10
+    """Classical links c from PreDNN straight to PostDNN. Source: paper, d_c-link."""
+    circuit: CircuitShape = field(default_factory=CircuitShape)
+    """Size of the circuit. Source: paper, N and M."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
+        _require(self.num_links >= 0, "num_links", self.num_links, "0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrogateConfig:
+    """Quantum surrogate (paper: qtDNN) and its training inside one update."""
+
+    hidden_size: int | None = None
+    """Hidden units; the default is 2^(N+1), which is the paper's 2048 at its N = 10."""
+    learning_rate: float = 3e-4
+    """Source: paper, α of qtDNN."""
+    num_tiny_batches: int = 8
+    """Tiny-batches per update, N_qt. The paper leaves it open; 8 × 32 reads each sampled batch once."""
+    tiny_batch_size: int = 32
+    """Transitions in a tiny-batch. The paper leaves it open."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.hidden_size is None or self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        _require(self.num_tiny_batches >= 1, "num_tiny_batches", self.num_tiny_batches, "at least 1")
+        _require(self.tiny_batch_size >= 1, "tiny_batch_size", self.tiny_batch_size, "at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TD3Config:
+    """Learning rule: steps B2 to B4 of the paper's Algorithm 1."""
+
+    batch_size: int = 256
+    """Transitions per update, N_b. Source: paper, Section 1; TD3."""
+    discount_factor: float = 0.99
+    """γ. Source: paper."""
+    polyak_coefficient: float = 5e-3
+    """τ of both soft targets. Source: paper."""
+    policy_learning_rate: float = 3e-4
+    """α of PreDNN and PostDNN. Source: paper."""
+    critic_learning_rate: float = 3e-4
+    """α of the critics. Source: paper."""
+    critic_hidden_size: int = 256
+    """Units of both critic segments. Source: paper, [[376, 256], [273, 256, 1]]."""
+    policy_delay: int = 2
+    """Updates per policy and target update, N_A. Source: TD3."""
+    target_noise_std: float = 0.2
+    """Std of target policy smoothing, fraction of the action half-range. Source: TD3, Section 5.3."""
+    target_noise_clip: float = 0.5
+    """Bound of that noise, fraction of the action half-range. Source: TD3, Section 5.3."""
+    updates_per_step: float = 1.0
+    """Update-to-data ratio: updates per environment step once learning has started. Source: TD3."""
+    learning_starts: int = 25_000
+    """Environment steps with uniform random actions before the first update. Source: TD3."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(0 <= self.discount_factor <= 1, "discount_factor", self.discount_factor, "in 0..1")
+        _require(0 < self.polyak_coefficient <= 1, "polyak_coefficient", self.polyak_coefficient, "in (0, 1]")
+        _require(self.policy_delay >= 1, "policy_delay", self.policy_delay, "at least 1")
+        _require(self.target_noise_std >= 0, "target_noise_std", self.target_noise_std, "0 or more")
+        _require(self.target_noise_clip >= 0, "target_noise_clip", self.target_noise_clip, "0 or more")
+        _require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "positive")
+        _require(self.learning_starts >= 1, "learning_starts", self.learning_starts, "at least 1")
+        _require(self.critic_hidden_size >= 1, "critic_hidden_size", self.critic_hidden_size, "at least 1")
+        for name in ("policy_learning_rate", "critic_learning_rate"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """What the networks must know of an environment: sizes and action bounds."""
+
+    observation_size: int
+    action_low: tuple[float, ...]
+    """Lower bound of each action component, environment units."""
+    action_high: tuple[float, ...]
+    """Upper bound of each action component, environment units."""
+
+    @property
+    def action_size(self) -> int:
+        """Number of action components."""
+        return len(self.action_low)
+
+
+def _require(is_valid: bool, name: str, value: object, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(f"{name} must be {expected}, got {value}")

@@ -1,0 +1,118 @@
+"""Networks of the agent: policy (PreDNN, PostDNN), twin critics, quantum surrogate.
+
+Axis legend: B batch, O observation, A action, P circuit parameters, N qubits, C classical links.
+Sizes follow from the environment and the circuit; at Humanoid-v4 they are those of
+arXiv:2503.09119, Table 2.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learner.config import AgentSpec, BlockName, PolicyConfig
+
+
+class PolicyNetwork(nn.Module):
+    """PreDNN → block T → PostDNN with classical links around the block (Fig. 2 of the paper).
+
+    The block itself is not in here except for ``linear``, whose weights are trained with the policy:
+    callers ask for ``encode``, run the block, and hand its output to ``decode``.
+    """
+
+    def __init__(self, spec: AgentSpec, config: PolicyConfig, block: BlockName) -> None:
+        super().__init__()
+        self.num_parameters = config.circuit.num_parameters
+        self.num_bits = config.circuit.num_qubits
+        self.pre = _mlp(spec.observation_size, config.hidden_size, self.num_parameters + config.num_links)
+        self.post = _mlp(self.num_bits + config.num_links, config.hidden_size, spec.action_size)
+        self.linear_block = nn.Linear(self.num_parameters, self.num_bits) if block == "linear" else None
+        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        self.register_buffer("action_scale", (high - low) / 2, persistent=False)
+        self.register_buffer("action_center", (high + low) / 2, persistent=False)
+        self.action_scale: Tensor
+        self.action_center: Tensor
+
+    def encode(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B C"]]:
+        """PreDNN: circuit parameters q_i (rad and real-valued qubit indices) and classical links."""
+        output = self.pre(observation)
+        return output[:, : self.num_parameters], output[:, self.num_parameters :]
+
+    def decode(self, block_output: Float[Tensor, "B N"], links: Float[Tensor, "B C"]) -> Float[Tensor, "B A"]:
+        """PostDNN: action inside the environment's bounds; tanh because TD3's policy is bounded so."""
+        squashed = torch.tanh(self.post(torch.cat([block_output, links], dim=1)))
+        return squashed * self.action_scale + self.action_center
+
+
+class TwinCritic(nn.Module):
+    """Two segmented critics, evaluated as one batched product: [[O, H], [H + A, H, 1]].
+
+    The observation passes the first segment alone; the action joins before the second.
+    Source: arXiv:2503.09119, Table 2, footnote 9.
+    """
+
+    def __init__(self, spec: AgentSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.observation_layer = TwinLinear(spec.observation_size, hidden_size)
+        self.joint_layer = TwinLinear(hidden_size + spec.action_size, hidden_size)
+        self.value_layer = TwinLinear(hidden_size, 1)
+
+    def forward(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "2 B"]:
+        """Q-values of both critics."""
+        features = functional.leaky_relu(self.observation_layer(observation.expand(2, -1, -1)))
+        joint = torch.cat([features, action.expand(2, -1, -1)], dim=2)
+        output: Tensor = self.value_layer(functional.leaky_relu(self.joint_layer(joint)))
+        return output.squeeze(2)
+
+    def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B"]:
+        """Q-values of the first critic alone, which is what TD3's policy climbs."""
+        features = functional.leaky_relu(self.observation_layer.first(observation))
+        joint = functional.leaky_relu(self.joint_layer.first(torch.cat([features, action], dim=1)))
+        output: Tensor = self.value_layer.first(joint)
+        return output.squeeze(1)
+
+
+class TwinLinear(nn.Module):
+    """Two independent linear layers in one tensor, initialised as ``torch.nn.Linear`` would."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(2, in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(2, 1, out_features).uniform_(-bound, bound))
+
+    def forward(self, inputs: Float[Tensor, "2 B I"]) -> Float[Tensor, "2 B J"]:
+        """Both layers, each on its own inputs."""
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+    def first(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B J"]:
+        """The first layer alone."""
+        return torch.addmm(self.bias[0], inputs, self.weight[0])
+
+
+class QuantumSurrogate(nn.Module):
+    """Classical stand-in for a circuit: circuit parameters → logits of the expected bits.
+
+    The paper calls it qtDNN, [220, 2048, 10] with LeakyReLU; trained with BCE against sampled bits,
+    it approximates the circuit only near the batch at hand, which is all an update needs.
+    Source: arXiv:2503.09119, Section 2 and Table 2.
+    """
+
+    def __init__(self, num_parameters: int, num_qubits: int, hidden_size: int | None = None) -> None:
+        super().__init__()
+        self.network = _mlp(num_parameters, hidden_size or 2 ** (num_qubits + 1), num_qubits)
+
+    def logits(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
+        """Logits of P(bit = 1)."""
+        output: Tensor = self.network(circuit_parameters)
+        return output
+
+    def forward(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
+        """Expected bits in 0..1, differentiable in the circuit parameters."""
+        return torch.sigmoid(self.logits(circuit_parameters))
+
+
+def _mlp(num_inputs: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(num_inputs, hidden_size), nn.LeakyReLU(), nn.Linear(hidden_size, num_outputs))

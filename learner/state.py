@@ -1,0 +1,99 @@
+"""Everything that a TD3Learner must keep to go on bit for bit: tensors for safetensors, the rest for JSON."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.errors import StateMismatchError
+from learner.td3 import TD3Learner
+
+_ADAM_FIELDS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def learner_state(learner: TD3Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Nets, targets, optimisers, counters and random state.
+
+    Returns:
+        Tensors on the CPU by dotted name, and a JSON-able dict.
+    """
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in _modules(learner).items():
+        tensors.update({f"{prefix}.{name}": value for name, value in module.state_dict().items()})
+    for prefix, optimizer in _optimizers(learner).items():
+        for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            for field, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{prefix}.{index}.{field}"] = value
+    detached = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    generator_state = base64.b64encode(learner.generator.get_state().numpy().tobytes()).decode()
+    return detached, {
+        "update_step": learner.update_step,
+        "generator": generator_state,
+        "block": learner.block,
+        "running_means": {name: [float(total), learner._counts[name]] for name, total in learner._sums.items()},
+    }
+
+
+def load_learner_state(learner: TD3Learner, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+    """Put a saved state into a freshly built learner of the same configuration.
+
+    Raises:
+        StateMismatchError: naming the first tensor that is missing or has another shape.
+    """
+    if scalars["block"] != learner.block:
+        raise StateMismatchError(
+            f"the checkpoint holds a policy with block {scalars['block']!r}, this run has {learner.block!r}"
+        )
+    for prefix, module in _modules(learner).items():
+        own = module.state_dict()
+        for name, value in own.items():
+            _check(tensors, f"{prefix}.{name}", value)
+        module.load_state_dict({name: tensors[f"{prefix}.{name}"] for name in own})
+    for prefix, optimizer in _optimizers(learner).items():
+        for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            if f"{prefix}.{index}.step" not in tensors:
+                continue
+            # Adam keeps "step" as a scalar on the parameter's device when fused.
+            optimizer.state[parameter] = {
+                field: tensors[f"{prefix}.{index}.{field}"].to(learner.device, copy=True) for field in _ADAM_FIELDS
+            }
+    learner.update_step = int(scalars["update_step"])
+    state = bytearray(base64.b64decode(scalars["generator"]))
+    learner.generator.set_state(torch.frombuffer(state, dtype=torch.uint8))
+    learner._sums = {
+        name: torch.tensor(total, device=learner.device) for name, (total, _) in scalars["running_means"].items()
+    }
+    learner._counts = {name: int(count) for name, (_, count) in scalars["running_means"].items()}
+
+
+def _modules(learner: TD3Learner) -> dict[str, torch.nn.Module]:
+    modules: dict[str, torch.nn.Module] = {
+        "policy": learner.policy,
+        "critic": learner.critic,
+        "target_policy": learner.target_policy,
+        "target_critic": learner.target_critic,
+    }
+    if learner.surrogate is not None:
+        modules["surrogate"] = learner.surrogate
+    return modules
+
+
+def _optimizers(learner: TD3Learner) -> dict[str, torch.optim.Optimizer]:
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "policy_optimizer": learner.policy_optimizer,
+        "critic_optimizer": learner.critic_optimizer,
+    }
+    if learner.surrogate_optimizer is not None:
+        optimizers["surrogate_optimizer"] = learner.surrogate_optimizer
+    return optimizers
+
+
+def _check(tensors: Mapping[str, Tensor], name: str, expected: Tensor) -> None:
+    got = tuple(tensors[name].shape) if name in tensors else None
+    if got != tuple(expected.shape):
+        raise StateMismatchError(
+            f"checkpoint tensor {name} has shape {got}, expected {tuple(expected.shape)}; "
+            "it was written for another environment or configuration"
+        )
