@@ -1,0 +1,124 @@
+"""The acting policy: observation → circuit parameters → bits → action, split where it waits for the QPU.
+
+Axis legend: E environments, O observation, A action, P circuit parameters, N bits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from learner.blocks import classical_output, uses_circuit
+from learner.config import AgentSpec, BlockName, PolicyConfig
+from learner.networks import PolicyNetwork
+from learner.parameters import ParameterSource, load_parameters
+from qpu_service.circuit import decode_parameters
+from qpu_service.interfaces import CircuitSampler, PendingMeasurement
+from qpu_service.types import CircuitBatch, circuit_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAction:
+    """A forward pass that waits for its bits."""
+
+    circuit_parameters: Tensor
+    links: Tensor
+    measurement: PendingMeasurement | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOutput:
+    """What one forward pass decided, and what the surrogate will learn from."""
+
+    action: Float32[np.ndarray, "E A"]
+    """Without exploration noise, environment units."""
+    circuit_parameters: Float32[np.ndarray, "E P"]
+    """q_i; P = 0 for blocks without a circuit."""
+    bits: UInt8[np.ndarray, "E N"]
+    """q_o; N = 0 for blocks without a circuit."""
+    backend_name: str
+
+
+class ActingPolicy:
+    """The policy with the real circuit inside; holds its own copy of the parameters.
+
+    Args:
+        spec: environment sizes and action bounds.
+        config: network sizes.
+        block: what stands between PreDNN and PostDNN.
+        sampler: runs circuits; None for blocks without one.
+        rng: of circuit seeds and random bits.
+        name: prefix of the request ids.
+        timeout_s: longest wait for bits.
+    """
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        config: PolicyConfig,
+        block: BlockName,
+        sampler: CircuitSampler | None,
+        rng: np.random.Generator,
+        *,
+        name: str = "policy",
+        timeout_s: float = 600.0,
+    ) -> None:
+        self.network = PolicyNetwork(spec, config, block).eval()
+        self.version = 0
+        self._block = block
+        self._shape = config.circuit
+        self._sampler = sampler
+        self._rng = rng
+        self._timeout_s = timeout_s
+        self._name = name
+        self._requests = 0
+
+    def refresh(self, source: ParameterSource) -> None:
+        """Take the newest published parameters if they are newer than these."""
+        newest = source.get_parameters(newer_than=self.version)
+        if newest is not None:
+            load_parameters(self.network, newest)
+            self.version = newest.version
+
+    @torch.inference_mode()
+    def begin(self, observation: Float32[np.ndarray, "E O"]) -> PendingAction:
+        """PreDNN, and the circuits handed to the QPU service."""
+        circuit_parameters, links = self.network.encode(torch.from_numpy(observation))
+        if not uses_circuit(self._block) or self._sampler is None:
+            return PendingAction(circuit_parameters, links, None)
+        angles, pairs = decode_parameters(circuit_parameters.numpy(), self._shape)
+        seeds = circuit_seeds(int(self._rng.integers(2**63)), len(angles))
+        self._requests += 1
+        circuits = CircuitBatch(
+            angles=angles, entangler_pairs=pairs, seeds=seeds, request_id=f"{self._name}-{self._requests}"
+        )
+        return PendingAction(circuit_parameters, links, self._sampler.submit(circuits))
+
+    @torch.inference_mode()
+    def finish(self, pending: PendingAction) -> PolicyOutput:
+        """Wait for the bits; PostDNN.
+
+        Raises:
+            TimeoutError: if the bits do not come in time.
+        """
+        if pending.measurement is None:
+            generator = torch.Generator().manual_seed(int(self._rng.integers(2**63)))
+            output = classical_output(self._block, self.network, pending.circuit_parameters, generator)
+            empty = len(output), 0
+            return PolicyOutput(
+                action=self.network.decode(output, pending.links).numpy(),
+                circuit_parameters=np.zeros(empty, np.float32),
+                bits=np.zeros(empty, np.uint8),
+                backend_name="",
+            )
+        measured = pending.measurement.result(self._timeout_s)
+        bits = measured.bits[:, 0, :]
+        output = torch.from_numpy(bits.astype(np.float32))
+        return PolicyOutput(
+            action=self.network.decode(output, pending.links).numpy(),
+            circuit_parameters=np.ascontiguousarray(pending.circuit_parameters.numpy()),
+            bits=bits,
+            backend_name=measured.backend_name,
+        )

@@ -1,0 +1,190 @@
+"""Step (A) of the paper's Algorithm 1: act with the real circuit and noise, store transitions with q_i and q_o.
+
+A rollout owns one or more lanes (groups of environments with their own copy of the policy). While one
+lane waits for its bits, another steps. Between ``begin`` and ``finish`` of a lane nothing of it changes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from actors.environment import EnvironmentGroup
+from actors.policy import ActingPolicy, PendingAction, PolicyOutput
+from actors.segments import SegmentBuilder, Step
+from learner.config import AgentSpec
+from learner.parameters import ParameterSource
+from replay.interfaces import SegmentWriter
+from replay.types import InsertReply, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """One finished training episode."""
+
+    episode_return: float
+    episode_length: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """Environments that step together, the policy that drives them, and their unfinished segments."""
+
+    environments: EnvironmentGroup
+    policy: ActingPolicy
+    builders: list[SegmentBuilder]
+    episode_return: Float32[np.ndarray, "E"]
+    episode_length: np.ndarray
+    pending: PendingAction | None = None
+
+
+class Rollout:
+    """Steps lanes of environments and inserts what they experience.
+
+    Args:
+        lanes: built by ``make_lanes``.
+        spec: environment sizes and action bounds.
+        writer: where segments go.
+        source: where newer policy parameters come from.
+        rng: of exploration; one per actor and incarnation.
+        actor_id: who inserts.
+        incarnation: how often this actor was started in this run.
+        segment_length: steps of one environment per insert.
+        noise_std: exploration noise, fraction of the action half-range.
+        learning_starts: transitions in the replay before the policy replaces uniform random actions.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        spec: AgentSpec,
+        writer: SegmentWriter,
+        source: ParameterSource,
+        rng: np.random.Generator,
+        actor_id: int,
+        incarnation: int,
+        segment_length: int,
+        noise_std: float,
+        learning_starts: int,
+    ) -> None:
+        self.lanes = lanes
+        self.rng = rng
+        self.sequence = 0
+        self.episodes: list[EpisodeRecord] = []
+        self.reply: InsertReply = writer.poll()
+        self._low = np.array(spec.action_low, np.float32)
+        self._high = np.array(spec.action_high, np.float32)
+        self._writer = writer
+        self._source = source
+        self._actor_id = actor_id
+        self._incarnation = incarnation
+        self._segment_length = segment_length
+        self._noise_std = noise_std
+        self._learning_starts = learning_starts
+
+    def begin(self, lane: Lane) -> None:
+        """Take newer parameters if there are any, and hand this lane's circuits to the QPU service."""
+        if self.reply.policy_version > lane.policy.version:
+            lane.policy.refresh(self._source)
+        lane.pending = lane.policy.begin(lane.environments.observation)
+
+    def finish(self, lane: Lane) -> int:
+        """Take the bits, step the lane's environments, insert finished segments; returns steps made.
+
+        Raises:
+            TimeoutError: if the bits do not come in time.
+            InvalidEnvironmentError: if the environment returned NaN or infinity.
+        """
+        if lane.pending is None:
+            self.begin(lane)
+        output = lane.policy.finish(lane.pending)  # type: ignore[arg-type]
+        lane.pending = None
+        observation = lane.environments.observation
+        action = self._explore(output.action)
+        result = lane.environments.step(action)
+        finished = result.terminated | result.truncated
+        lane.episode_return += result.reward
+        lane.episode_length += 1
+        for row, builder in enumerate(lane.builders):
+            discount = 0.0 if result.terminated[row] else 1.0
+            builder.append(
+                Step(
+                    observation[row],
+                    action[row],
+                    float(result.reward[row]),
+                    discount,
+                    output.circuit_parameters[row],
+                    output.bits[row],
+                    lane.policy.version,
+                )
+            )
+            if finished[row] or len(builder) == self._segment_length:
+                self._insert(builder, result.next_observation[row], output)
+        self._close_episodes(lane, finished)
+        lane.environments.reset_finished(finished)
+        return len(lane.environments)
+
+    def step(self, lane: Lane) -> int:
+        """``begin`` and ``finish`` in one go, for lockstep."""
+        self.begin(lane)
+        return self.finish(lane)
+
+    def take_episodes(self) -> list[EpisodeRecord]:
+        """Episodes that ended since the last call."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def poll(self) -> InsertReply:
+        """Ask the replay again whether inserting is allowed, without inserting."""
+        self.reply = self._writer.poll()
+        return self.reply
+
+    def close(self) -> None:
+        """Close the environments."""
+        for lane in self.lanes:
+            lane.environments.close()
+
+    def _explore(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
+        """Gaussian noise around the policy's action; uniform random actions until learning starts."""
+        if self.reply.counts.inserted < self._learning_starts:
+            return self.rng.uniform(self._low, self._high, action.shape).astype(np.float32)
+        scale = (self._high - self._low) / 2
+        noise = self.rng.standard_normal(action.shape, dtype=np.float32) * (self._noise_std * scale)
+        return np.clip(action + noise, self._low, self._high)
+
+    def _insert(self, builder: SegmentBuilder, final_observation: Float32[np.ndarray, "O"], out: PolicyOutput) -> None:
+        segment = Segment(
+            actor_id=self._actor_id,
+            incarnation=self._incarnation,
+            sequence=self.sequence,
+            backend_name=out.backend_name,
+            **builder.cut(final_observation),
+        )
+        self.reply = self._writer.insert(segment)
+        self.sequence += 1
+
+    def _close_episodes(self, lane: Lane, finished: np.ndarray) -> None:
+        for row in np.flatnonzero(finished):
+            self.episodes.append(EpisodeRecord(float(lane.episode_return[row]), int(lane.episode_length[row])))
+        lane.episode_return[finished] = 0.0
+        lane.episode_length[finished] = 0
+
+
+def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[int]) -> list[Lane]:
+    """One lane per policy; the environments (one per seed) are dealt out evenly."""
+    shares = np.array_split(np.array(seeds), min(len(policies), len(seeds)))
+    lanes = []
+    for policy, share in zip(policies, shares, strict=False):
+        count = len(share)
+        lanes.append(
+            Lane(
+                environments=EnvironmentGroup(env_id, [int(seed) for seed in share]),
+                policy=policy,
+                builders=[SegmentBuilder() for _ in range(count)],
+                episode_return=np.zeros(count, np.float32),
+                episode_length=np.zeros(count, np.int64),
+            )
+        )
+    return lanes
