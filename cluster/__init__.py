@@ -1,0 +1,1 @@
+"""Composition root: command line, run configuration, training loops, Ray wiring. The only package that imports Ray."""

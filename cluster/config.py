@@ -1,0 +1,167 @@
+"""Configuration of a run: the packages' own settings put together, read from and written to YAML.
+
+Secrets are never fields: tokens and passwords come from the environment alone.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actors.config import ActorConfig, EvaluationConfig
+from cluster.errors import ConfigError
+from learner.config import BlockName, PolicyConfig, SurrogateConfig, TD3Config
+from qpu_service.config import QPUConfig
+from replay.config import ReplayConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """What is saved while training."""
+
+    period_s: float = 120.0
+    """Seconds between checkpoints (one more is written at the end and on Ctrl-C)."""
+    period_steps: int | None = None
+    """Environment steps between checkpoints, instead of ``period_s``; for exact reproduction."""
+    keep: int = 3
+    """Newest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.period_s <= 0 or self.keep < 1 or (self.period_steps is not None and self.period_steps < 1):
+            raise ValueError(f"period_s and period_steps must be positive and keep at least 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a training run."""
+
+    env_id: str = "Pendulum-v1"
+    """Gymnasium id of the environment; module:Id-v0 imports a module of yours first."""
+    block: BlockName = "pqc"
+    """Block T between PreDNN and PostDNN: pqc, linear, random_bits or zeros."""
+    backend: str | None = None
+    """QPU backend; default: QPU_BACKEND from the environment, else statevector."""
+    total_steps: int = 20_000
+    """Environment steps of the whole run, over all actors."""
+    stop_return: float | None = None
+    """Stop once two test rounds in a row reach this mean return."""
+    seed: int = 1
+    """Every other seed derives from it."""
+    run_dir: Path | None = None
+    """Where the run is kept; default: runs/<preset>-<time>. It must not exist yet."""
+    synchronous: bool = False
+    """One process in lockstep, bit-reproducible, without Ray and Redis."""
+    device: str = "auto"
+    """Torch device of the learner: auto, cpu, cuda, cuda:1, …"""
+    num_threads: int | None = None
+    """Torch threads of the learner; default: every core."""
+    publish_period_updates: int = 8
+    """Updates between two published versions of the policy parameters."""
+    log_period_steps: int = 500
+    """Environment steps between two rows of metrics.jsonl."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Policy network."""
+    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
+    """Quantum surrogate (paper: qtDNN)."""
+    td3: TD3Config = field(default_factory=TD3Config)
+    """Learning rule."""
+    actors: ActorConfig = field(default_factory=ActorConfig)
+    """Rollouts."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Test rounds."""
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    """Replay."""
+    qpu: QPUConfig = field(default_factory=QPUConfig)
+    """QPU service."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check ranges across fields."""
+        for name in ("total_steps", "publish_period_updates", "log_period_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {self.num_threads}")
+        if self.replay.capacity < self.td3.learning_starts:
+            raise ValueError(
+                f"replay.capacity ({self.replay.capacity}) is below td3.learning_starts "
+                f"({self.td3.learning_starts}): learning could never start; raise the one or lower the other"
+            )
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain, JSON-able form of a configuration."""
+    plain: dict[str, Any] = dataclasses.asdict(config)
+    plain["run_dir"] = None if config.run_dir is None else str(config.run_dir)
+    return plain
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a configuration that ``write_config`` wrote.
+
+    Raises:
+        ConfigError: if the file is missing, is not YAML, or has unknown fields or values of the wrong type.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error
+    return from_dict(plain)
+
+
+def from_dict(plain: Any) -> RunConfig:
+    """Build a configuration from its plain form.
+
+    Raises:
+        ConfigError: naming the field that is unknown or has the wrong type.
+    """
+    config: RunConfig = _build(RunConfig, plain, "config")
+    return config
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    if not dataclasses.is_dataclass(kind):
+        return _convert(kind, value, where)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a mapping, got {value!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(value.keys() - hints.keys())
+    if unknown:
+        raise ConfigError(f"{where} has unknown fields {unknown}; the known ones are {sorted(hints)}")
+    make: Any = kind
+    try:
+        return make(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        choices = typing.get_args(kind)
+        if value is None and type(None) in choices:
+            return None
+        kind = next(choice for choice in choices if choice is not type(None))
+        origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise ConfigError(f"{where} must be one of {list(typing.get_args(kind))}, got {value!r}")
+        return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {kind.__name__}, got {value!r}")
+    return value

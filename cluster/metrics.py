@@ -1,0 +1,70 @@
+"""Writes what a run measures: metrics.jsonl, evaluations.jsonl, TensorBoard. Components only return numbers."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from cluster.run_directory import RunDirectory
+
+_log = logging.getLogger(__name__)
+
+
+class MetricsWriter:
+    """Appends rows; names are listed with their formulas in learner/README.md.
+
+    Times and rates depend on the machine and are named ``time/…``; everything else of a synchronous run
+    depends on its configuration alone.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._metrics = run.metrics.open("a")
+        self._evaluations = run.evaluations.open("a")
+        self._tensorboard = _tensorboard_writer(run.tensorboard)
+
+    def metrics(self, *, env_step: int, update_step: int, values: Mapping[str, float]) -> None:
+        """One row of metrics.jsonl and its TensorBoard scalars."""
+        _append(self._metrics, {"env_step": env_step, "update_step": update_step, **values})
+        self._scalars(values, env_step)
+
+    def evaluation(self, *, env_step: int, update_step: int, version: int, returns: Sequence[float]) -> None:
+        """One test round."""
+        mean = sum(returns) / len(returns)
+        _append(
+            self._evaluations,
+            {
+                "env_step": env_step,
+                "update_step": update_step,
+                "policy_version": version,
+                "mean_return": mean,
+                "returns": list(returns),
+            },
+        )
+        self._scalars({"evaluation/mean_return": mean}, env_step)
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        self._metrics.close()
+        self._evaluations.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _scalars(self, values: Mapping[str, float], env_step: int) -> None:
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, env_step)
+
+
+def _append(file: IO[str], row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()
+
+
+def _tensorboard_writer(directory: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _log.warning("tensorboard is not installed: no event files (pip install tensorboard brings them)")
+        return None
+    return SummaryWriter(str(directory))  # type: ignore[no-untyped-call]

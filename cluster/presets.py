@@ -1,0 +1,69 @@
+"""Named starting points of a run; every field can be overridden on the command line."""
+
+import dataclasses
+
+from actors.config import ActorConfig, EvaluationConfig
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from learner.config import TD3Config
+from replay.config import ReplayConfig
+
+_MUJOCO = RunConfig(
+    env_id="Humanoid-v4",
+    total_steps=1_000_000,
+    log_period_steps=1_000,
+    actors=ActorConfig(envs_per_actor=16, segment_length=32),
+    evaluation=EvaluationConfig(period_steps=10_000),
+)
+
+PRESETS: dict[str, RunConfig] = {
+    "pendulum": RunConfig(
+        env_id="Pendulum-v1",
+        total_steps=20_000,
+        stop_return=-200.0,
+        td3=TD3Config(learning_starts=1_000),
+        actors=ActorConfig(envs_per_actor=4, segment_length=10),
+        evaluation=EvaluationConfig(period_steps=1_000),
+        replay=ReplayConfig(capacity=100_000, slack_steps=200),
+    ),
+    "humanoid": _MUJOCO,
+    **{
+        name: dataclasses.replace(_MUJOCO, env_id=env_id)
+        for name, env_id in {
+            "halfcheetah": "HalfCheetah-v4",
+            "hopper": "Hopper-v4",
+            "walker2d": "Walker2d-v4",
+            "ant": "Ant-v4",
+        }.items()
+    },
+    "smoke": RunConfig(
+        env_id="Pendulum-v1",
+        total_steps=600,
+        td3=TD3Config(learning_starts=200, batch_size=64),
+        actors=ActorConfig(envs_per_actor=4, segment_length=10),
+        evaluation=EvaluationConfig(period_steps=200, num_episodes=2),
+        replay=ReplayConfig(capacity=10_000, slack_steps=100),
+        log_period_steps=100,
+    ),
+}
+
+DESCRIPTIONS: dict[str, str] = {
+    "pendulum": "Pendulum-v1 with the paper's circuit; minutes on two cores",
+    "humanoid": "Humanoid-v4, Table 2 of arXiv:2503.09119 to the letter",
+    "halfcheetah": "HalfCheetah-v4 with the same agent",
+    "hopper": "Hopper-v4 with the same agent",
+    "walker2d": "Walker2d-v4 with the same agent",
+    "ant": "Ant-v4 with the same agent",
+    "smoke": "Pendulum-v1 for 600 steps: every part once, in under a minute",
+}
+
+
+def get_preset(name: str) -> RunConfig:
+    """Configuration of a preset.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)} (see `hdqnn train --help`)")
+    return PRESETS[name]

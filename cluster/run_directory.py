@@ -1,0 +1,108 @@
+"""What a run leaves behind, and where.
+
+runs/<name>/ config.yaml  metrics.jsonl  evaluations.jsonl  curve.png  tensorboard/  checkpoints/  replay/
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.config import RunConfig, read_config, write_config
+from cluster.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logging period."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One JSON object per test round."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, newest last."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        """Data of the embedded server, or the journal of a synchronous run."""
+        return self.path / "replay"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def curve(self) -> Path:
+        """Picture of the returns."""
+        return self.path / "curve.png"
+
+
+def create_run_directory(config: RunConfig, preset: str) -> RunDirectory:
+    """Make the directory of a new run and write its configuration.
+
+    Raises:
+        ConfigError: if the directory exists already; nothing of it is touched.
+    """
+    path = config.run_dir or Path("runs") / f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}-s{config.seed}"
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(
+            f"the run directory {path} exists already; expected a new one. Go on with it with "
+            f"`hdqnn resume {path}`, or choose another --run-dir"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot make the run directory {path}: {error}") from error
+    run = RunDirectory(path)
+    write_config(config, run.config)
+    return run
+
+
+def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:
+    """Open an existing run.
+
+    Raises:
+        ConfigError: if there is no run at this path.
+    """
+    run = RunDirectory(path)
+    if not run.config.is_file():
+        raise ConfigError(f"{path} is not a run directory: it has no config.yaml; `ls runs/` lists the runs made here")
+    return run, read_config(run.config)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a .jsonl file; a last line that was cut by a crash is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield row
+
+
+def drop_rows_after(path: Path, env_step: int) -> None:
+    """Forget rows newer than the checkpoint that a run resumes from."""
+    if path.is_file():
+        kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["env_step"] <= env_step]
+        path.write_text("".join(kept))

@@ -1,0 +1,19 @@
+"""Settings of the replay."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """How much is kept and how tightly acting and learning are coupled."""
+
+    capacity: int = 1_000_000
+    """Transitions kept; the oldest segments fall out. Source: TD3 (arXiv:1802.09477)."""
+    slack_steps: int = 1_000
+    """Environment steps that actors may run ahead of the configured update-to-data ratio before they wait."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("capacity", "slack_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
