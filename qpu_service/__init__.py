@@ -1,1 +1,1 @@
-"""Bitstrings for parameterised circuits: circuit family, backends, micro-batching. Knows nothing of reinforcement learning."""
+"""Bitstrings for parameterised circuits: circuit family, backends, micro-batching. Knows nothing of RL."""

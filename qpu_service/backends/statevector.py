@@ -1,0 +1,168 @@
+"""The project's own exact simulator: many small circuits, each with its own structure, at once. The default backend.
+
+Every circuit draws from its own seed, so its bits are the same whatever batch, order or number of threads it runs in.
+Must never depend on a quantum package: it has to run wherever numpy and numba do.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from qpu_service.backends.rotations import LANES
+from qpu_service.backends.sampling import circuit_bit_means, circuit_probabilities, sample_circuits
+from qpu_service.errors import InvalidCircuitError
+from qpu_service.types import CircuitBatch, MeasurementBatch
+
+_MIN_CIRCUITS_PER_THREAD = 32
+"""Waking a thread costs as much as this many circuits of ten qubits, measured."""
+
+
+class _Scratch(NamedTuple):
+    """One thread's working memory for one circuit size."""
+
+    floats: tuple[np.ndarray, ...]
+    indices: tuple[np.ndarray, np.ndarray]
+    cumulative: np.ndarray
+    targets: np.ndarray
+
+
+class StatevectorBackend:
+    """Exact batched simulator.
+
+    Args:
+        num_threads: threads that share a large batch; 1 starts none.
+    """
+
+    def __init__(self, num_threads: int = 1) -> None:
+        if num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {num_threads}")
+        self._num_threads = num_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._scratch: dict[tuple[int, int, int], _Scratch] = {}
+        self._lock = Lock()
+
+    @property
+    def name(self) -> str:
+        """Name stored with every bitstring."""
+        return "statevector"
+
+    def run(self, circuits: CircuitBatch) -> MeasurementBatch:
+        """Measure every circuit ``shots`` times; depends on nothing but each circuit and its seed."""
+        started = time.monotonic()
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        bits = np.empty((num_circuits, circuits.shots, num_qubits), dtype=np.uint8)
+        angles, pairs, seeds = _contiguous(circuits)
+
+        def sample(scratch: _Scratch, start: int, stop: int) -> None:
+            sample_circuits(
+                angles, pairs, seeds, scratch.floats, scratch.cumulative, scratch.indices, start, stop, bits
+            )
+
+        self._share(sample, num_circuits, num_layers, num_qubits)
+        return MeasurementBatch(
+            bits=bits,
+            request_id=circuits.request_id,
+            backend_name=self.name,
+            execution_s=time.monotonic() - started,
+        )
+
+    def probabilities(self, circuits: CircuitBatch) -> Float32[np.ndarray, "B outcomes"]:
+        """Exact outcome probabilities, (B, 2^N); seeds and shots are unused. An index is Σ_q bit_q·2^q, as in Qiskit.
+
+        Raises:
+            InvalidCircuitError: if the table does not fit into this machine's memory.
+        """
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        _check_memory(num_circuits, num_qubits)
+        table = np.empty((num_circuits, 1 << num_qubits), dtype=np.float32)
+        angles, pairs, _seeds = _contiguous(circuits)
+
+        def tabulate(scratch: _Scratch, start: int, stop: int) -> None:
+            circuit_probabilities(angles, pairs, scratch.floats, scratch.indices, scratch.targets, start, stop, table)
+
+        self._share(tabulate, num_circuits, num_layers, num_qubits)
+        return table
+
+    def bit_means(self, circuits: CircuitBatch) -> Float32[np.ndarray, "B N"]:
+        """Exact P(bit_q = 1) of every qubit. Seeds and shots are unused."""
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        means = np.empty((num_circuits, num_qubits), dtype=np.float32)
+        angles, pairs, _seeds = _contiguous(circuits)
+
+        def average(scratch: _Scratch, start: int, stop: int) -> None:
+            circuit_bit_means(angles, pairs, scratch.floats, scratch.indices, start, stop, means)
+
+        self._share(average, num_circuits, num_layers, num_qubits)
+        return means
+
+    def close(self) -> None:
+        """Stop the threads and free the working memory; calling it twice is fine."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        self._scratch.clear()
+
+    def _share(
+        self, work: Callable[[_Scratch, int, int], None], num_circuits: int, num_layers: int, num_qubits: int
+    ) -> None:
+        """Split circuits over the threads; the caller's own thread takes the first part."""
+        with self._lock:  # scratch belongs to one run at a time
+            num_parts = max(1, min(self._num_threads, num_circuits // _MIN_CIRCUITS_PER_THREAD))
+            bounds = [num_circuits * part // num_parts for part in range(num_parts + 1)]
+            scratch = [self._scratch_of(part, num_layers, num_qubits) for part in range(num_parts)]
+            if num_parts > 1 and self._pool is None:
+                self._pool = ThreadPoolExecutor(self._num_threads - 1, thread_name_prefix="statevector")
+            others = [
+                self._pool.submit(work, scratch[part], bounds[part], bounds[part + 1])
+                for part in range(1, num_parts)
+                if self._pool is not None
+            ]
+            work(scratch[0], bounds[0], bounds[1])
+            for other in others:
+                other.result()
+
+    def _scratch_of(self, part: int, num_layers: int, num_qubits: int) -> _Scratch:
+        key = (part, num_layers, num_qubits)
+        if key not in self._scratch:
+            self._scratch[key] = _make_scratch(num_layers, num_qubits)
+        return self._scratch[key]
+
+
+def _make_scratch(num_layers: int, num_qubits: int) -> _Scratch:
+    lanes = -(-num_qubits // LANES) * LANES
+    return _Scratch(
+        floats=(
+            np.zeros((3, num_layers * num_qubits + lanes), np.float32),
+            np.zeros((4, lanes), np.float32),
+            np.zeros((2 * num_layers + num_qubits, 4), np.float32),
+            np.zeros(1 << num_qubits, np.float32),
+            np.zeros(1 << num_qubits, np.float32),
+        ),
+        indices=(np.zeros((num_layers, 2), np.int64), np.zeros(num_qubits, np.int64)),
+        cumulative=np.zeros(1 << num_qubits, np.float64),
+        targets=np.zeros(1 << num_qubits, np.int64),
+    )
+
+
+def _contiguous(circuits: CircuitBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.ascontiguousarray(circuits.angles),
+        np.ascontiguousarray(circuits.entangler_pairs),
+        np.ascontiguousarray(circuits.seeds),
+    )
+
+
+def _check_memory(num_circuits: int, num_qubits: int) -> None:
+    needed = num_circuits * 4 << num_qubits
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > present:
+        raise InvalidCircuitError(
+            f"probabilities of {num_circuits} circuits of {num_qubits} qubits need {needed / 2**30:.1f} GiB, this "
+            f"machine has {present / 2**30:.1f} GiB; ask for fewer circuits per call, or for bit_means"
+        )
