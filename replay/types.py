@@ -80,6 +80,8 @@ class Segment:
             if column.dtype == np.float32 and not np.isfinite(column).all():
                 step = int(np.argwhere(~np.isfinite(column))[0][0])
                 raise InvalidSegmentError(f"{who} is not finite at step {step}; the environment or the policy diverged")
+        if self.bits.max(initial=0) > 1:
+            raise InvalidSegmentError(f"bits of actor {self.actor_id} must be 0 or 1, got {self.bits.max()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
