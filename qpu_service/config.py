@@ -15,15 +15,20 @@ class QPUConfig:
     """Circuits that one micro-batch may hold."""
     max_delay_s: float = 0.0
     """Longest wait for a fuller micro-batch; 0 takes whatever is queued when the backend is free."""
+    max_queued_circuits: int = 65_536
+    """Circuits that may wait at one worker; beyond it a request waits before it queues, nothing is dropped."""
+    inline_limit_s: float = 5e-4
+    """Runs expected to be shorter than this block the worker's event loop; a thread's wake-up would cost more."""
     timeout_s: float = 600.0
     """Longest wait of an actor for its bits, retries included."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("num_workers", "num_threads", "max_batch_circuits"):
+        for name in ("num_workers", "num_threads", "max_batch_circuits", "max_queued_circuits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_delay_s < 0 or self.timeout_s <= 0:
+        if self.max_delay_s < 0 or self.inline_limit_s < 0 or self.timeout_s <= 0:
             raise ValueError(
-                f"max_delay_s must be 0 or more and timeout_s positive, got {self.max_delay_s} and {self.timeout_s}"
+                "max_delay_s and inline_limit_s must be 0 or more and timeout_s positive, got "
+                f"{self.max_delay_s}, {self.inline_limit_s} and {self.timeout_s}"
             )

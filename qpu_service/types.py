@@ -10,6 +10,9 @@ from jaxtyping import Float32, Int16, UInt8, UInt64
 
 from qpu_service.errors import InvalidCircuitError
 
+MAX_QUBITS = 20
+"""Most qubits of one circuit: larger states do not fit the simulators here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBatch:
@@ -28,6 +31,14 @@ class CircuitBatch:
 
     def __post_init__(self) -> None:
         """Refuse what no backend may run, before anything is spent on it."""
+        self.validate()
+
+    def validate(self) -> None:
+        """Check shapes, types and values again, for a batch that came over a wire and was never constructed here.
+
+        Raises:
+            InvalidCircuitError: if no backend could run these circuits.
+        """
         _check_circuits(self)
 
     def __len__(self) -> int:
@@ -67,6 +78,11 @@ def _check_circuits(batch: CircuitBatch) -> None:
     if angles.ndim != 4 or angles.shape[-1] != 2 or angles.dtype != np.float32:
         raise InvalidCircuitError(f"angles must be float32 of shape (B, M, N, 2), got {angles.dtype} {angles.shape}")
     num_circuits, num_layers, num_qubits, _ = angles.shape
+    if num_layers < 1 or not 1 <= num_qubits <= MAX_QUBITS:
+        raise InvalidCircuitError(
+            f"circuits must have at least 1 layer and 1..{MAX_QUBITS} qubits, got {num_layers} layers and "
+            f"{num_qubits} qubits; angles are (B, M, N, 2)"
+        )
     if pairs.shape != (num_circuits, num_layers, 2) or pairs.dtype != np.int16:
         raise InvalidCircuitError(
             f"entangler_pairs must be int16 of shape {(num_circuits, num_layers, 2)}, got {pairs.dtype} {pairs.shape}"
