@@ -4,6 +4,7 @@ ReplayError
 ├── InvalidSegmentError       wrong shape, dtype, value                    (also ValueError)
 ├── CorruptFrameError         bytes that are not a frame of this run       (also ValueError)
 ├── ReplayConfigError         settings that would deadlock or lose data    (also ValueError)
+├── SequenceGapError          an earlier segment of this actor is missing
 ├── ReplayUnreachableError    no server, wrong password, connection lost   (retryable)
 ├── ReplayFullError           server out of memory                         (retryable)
 └── ReplayLostError           the server came back without this run's data
@@ -28,6 +29,10 @@ class CorruptFrameError(ReplayError, ValueError):
 
 class ReplayConfigError(ReplayError, ValueError):
     """Settings that cannot work; raised at the start."""
+
+
+class SequenceGapError(ReplayError):
+    """An earlier segment of this actor was never stored; the actor starts over as a new incarnation."""
 
 
 class ReplayUnreachableError(ReplayError):

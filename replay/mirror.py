@@ -67,12 +67,8 @@ class Mirror:
         Raises:
             InvalidSegmentError: if the segment alone is longer than the capacity.
         """
+        self.check_fits(segment)
         steps = len(segment)
-        if steps > self._capacity:
-            raise InvalidSegmentError(
-                f"a segment of {steps} transitions does not fit a replay of {self._capacity}; "
-                "raise the capacity or send shorter segments"
-            )
         while self._size + steps > self._capacity:
             self._drop_oldest()
         rows = self._take_rows(steps + 1)
@@ -94,6 +90,18 @@ class Mirror:
                 column[: steps - head] = values[head:]
         self._lengths.append(steps)
         self._size += steps
+
+    def check_fits(self, segment: Segment) -> None:
+        """Refuse a segment that alone is longer than the capacity.
+
+        Raises:
+            InvalidSegmentError: with both numbers.
+        """
+        if len(segment) > self._capacity:
+            raise InvalidSegmentError(
+                f"a segment of {len(segment)} transitions does not fit a replay of {self._capacity}; "
+                "raise the capacity or send shorter segments"
+            )
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
         """``batch_size`` transitions, uniform with replacement.

@@ -103,9 +103,9 @@ class SampleToInsertRatio:
         largest_sample.
 
         Args:
-            largest_insert: transitions that a writer inserts between two questions, for instance segment length times
-                number of environments.
-            largest_sample: transitions that the learner samples between two questions, for instance the batch size.
+            largest_insert: transitions of the longest segment. ``InsertReply.can_insert`` answers for one more segment
+                of that length; a writer that then sends several only overshoots, which the learner makes up for.
+            largest_sample: transitions that the learner asks for at once, for instance the batch size.
 
         Raises:
             ReplayConfigError: with the smallest slack that works.

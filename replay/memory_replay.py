@@ -1,0 +1,184 @@
+"""The replay of one process: for lockstep runs, for machines without a server, and as the model that tests Redis."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from replay.codec import decode_segment, encode_segment
+from replay.errors import ReplayConfigError, ReplayLostError, SequenceGapError
+from replay.journal import SegmentJournal
+from replay.mirror import Mirror
+from replay.rate_limiter import RateLimiter
+from replay.types import InsertReply, ReplayCounts, Segment, TransitionBatch, TransitionSpec
+
+
+class MemoryReplay:
+    """SegmentWriter and TransitionSource over a mirror; with a journal it survives the process. Not thread-safe."""
+
+    def __init__(
+        self,
+        spec: TransitionSpec,
+        limiter: RateLimiter,
+        capacity: int,
+        journal: Path | None = None,
+        *,
+        run_id: str = "memory",
+    ) -> None:
+        """An empty replay of ``capacity`` transitions.
+
+        Args:
+            spec: sizes of a transition.
+            limiter: decides what ``can_insert`` and ``can_sample`` answer.
+            capacity: transitions held; the oldest segments fall out.
+            journal: file that takes every segment; must not exist yet.
+            run_id: goes into the journal's frames, which no other run can read.
+
+        Raises:
+            ReplayConfigError: if the journal belongs to an earlier start, or ``capacity`` is impossible.
+        """
+        self._spec = spec
+        self._limiter = limiter
+        self._run_id = run_id
+        self._mirror = Mirror(spec, capacity)
+        self._last_sequences: dict[tuple[int, int], int] = {}
+        self._incarnations: dict[int, int] = {}
+        self._inserted = 0
+        self._longest = 1
+        self._sampled = 0
+        self._policy_version = 0
+        self._journal = SegmentJournal(journal) if journal is not None else None
+
+    @classmethod
+    def restore(
+        cls,
+        spec: TransitionSpec,
+        limiter: RateLimiter,
+        capacity: int,
+        journal: Path,
+        state: Mapping[str, int],
+        *,
+        run_id: str = "memory",
+    ) -> Self:
+        """The replay as it was when ``state()`` was called; later segments are cut off the journal.
+
+        Raises:
+            ReplayLostError: if the journal does not hold what ``state`` counts.
+            CorruptFrameError: if a frame within the journal's valid part is damaged.
+        """
+        replay = cls(spec, limiter, capacity, run_id=run_id)
+        opened = SegmentJournal(journal, state["journal_offset"])
+        for frame in opened.frames():
+            segment = decode_segment(frame, spec, run_id)
+            replay._take(segment)
+        if replay._inserted != state["inserted"]:
+            raise ReplayLostError(
+                f"{journal} holds {replay._inserted} transitions up to byte {opened.offset}, the checkpoint counts "
+                f"{state['inserted']}; is it the journal of another run?"
+            )
+        replay._journal = opened
+        replay._sampled = state["sampled"]
+        replay._policy_version = state["policy_version"]
+        return replay
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint must keep to ``restore``; the journal is on the disk when this returns.
+
+        Raises:
+            ReplayConfigError: if this replay keeps no journal.
+        """
+        if self._journal is None:
+            raise ReplayConfigError(
+                "this replay keeps no journal, so it cannot be restored; pass journal= to MemoryReplay"
+            )
+        return {
+            "journal_offset": self._journal.sync(),
+            "inserted": self._inserted,
+            "sampled": self._sampled,
+            "policy_version": self._policy_version,
+        }
+
+    def register_actor(self, actor_id: int) -> int:
+        """Start of an actor: its incarnation, from 1."""
+        self._incarnations[actor_id] = self._incarnations.get(actor_id, 0) + 1
+        return self._incarnations[actor_id]
+
+    def announce_policy_version(self, version: int) -> None:
+        """The newest published version of the policy parameters, which every reply then reports."""
+        self._policy_version = version
+
+    def insert(self, segment: Segment) -> InsertReply:
+        """Store a segment exactly once; an older or equal sequence of the same actor and incarnation changes nothing.
+
+        Raises:
+            InvalidSegmentError: if the segment does not fit the run, is not finite, or exceeds the capacity.
+            SequenceGapError: if an earlier sequence is missing.
+            OSError: if the journal cannot be written; nothing is stored then.
+        """
+        segment.check(self._spec)
+        self._mirror.check_fits(segment)
+        last = self._last_sequences.get((segment.actor_id, segment.incarnation), -1)
+        if segment.sequence > last + 1:
+            raise sequence_gap(segment, last + 1)
+        is_new = segment.sequence == last + 1
+        if is_new:
+            if self._journal is not None:
+                self._journal.append(encode_segment(segment, self._spec, self._run_id))
+            self._take(segment)
+        return self._reply(is_new=is_new)
+
+    def poll(self) -> InsertReply:
+        """Counters, limiter and newest policy version."""
+        return self._reply(is_new=False)
+
+    def refresh(self) -> ReplayCounts:
+        """Lifetime counters; segments are visible as soon as they are inserted."""
+        return ReplayCounts(inserted=self._inserted, sampled=self._sampled)
+
+    def can_sample(self, count: int) -> bool:
+        """Whether the limiter allows ``count`` more transitions now."""
+        return len(self) > 0 and self._limiter.can_sample(self.refresh(), count)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
+        """Uniform over the transitions held, with replacement.
+
+        Raises:
+            ReplayError: if nothing is held yet.
+        """
+        batch = self._mirror.sample(batch_size, rng)
+        self._sampled += batch_size
+        return batch
+
+    def __len__(self) -> int:
+        """Transitions held now."""
+        return len(self._mirror)
+
+    def close(self) -> None:
+        """Close the journal; calling it twice is fine."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _take(self, segment: Segment) -> None:
+        self._mirror.append(segment)
+        self._last_sequences[segment.actor_id, segment.incarnation] = segment.sequence
+        self._incarnations[segment.actor_id] = max(self._incarnations.get(segment.actor_id, 0), segment.incarnation)
+        self._inserted += len(segment)
+        self._longest = max(self._longest, len(segment))
+
+    def _reply(self, *, is_new: bool) -> InsertReply:
+        counts = self.refresh()
+        return InsertReply(
+            is_new=is_new,
+            counts=counts,
+            can_insert=self._limiter.can_insert(counts, self._longest),
+            policy_version=self._policy_version,
+        )
+
+
+def sequence_gap(segment: Segment, expected: int) -> SequenceGapError:
+    """The error for a segment that arrives before its predecessor."""
+    return SequenceGapError(
+        f"actor {segment.actor_id}, incarnation {segment.incarnation}, sent sequence {segment.sequence}, expected "
+        f"{expected}: an earlier segment was never stored; register the actor again and start at sequence 0"
+    )
