@@ -4,6 +4,7 @@ Axis legend: E environments, O observation, A action, P circuit parameters, N bi
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,15 @@ class ActingPolicy:
         if newest is not None:
             load_parameters(self.network, newest)
             self.version = newest.version
+
+    def random_state(self) -> dict[str, Any]:
+        """Random state and request counter, JSON-able."""
+        return {"rng": self._rng.bit_generator.state, "requests": self._requests}
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Put back what ``random_state`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self._requests = int(state["requests"])
 
     @torch.inference_mode()
     def begin(self, observation: Float32[np.ndarray, "E O"]) -> PendingAction:

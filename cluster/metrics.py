@@ -67,4 +67,4 @@ def _tensorboard_writer(directory: Path) -> Any:
     except ImportError:
         _log.warning("tensorboard is not installed: no event files (pip install tensorboard brings them)")
         return None
-    return SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(directory))

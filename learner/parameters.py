@@ -21,6 +21,8 @@ class VersionedParameters:
     """Parameter name → values."""
     env_step: int
     """Environment steps inserted when they were published."""
+    update_step: int = 0
+    """Updates made when they were published."""
 
 
 class ParameterSource(Protocol):

@@ -1,0 +1,60 @@
+"""Command line of hdqnn-rl: ``hdqnn COMMAND …``. Errors end with one message; nobody sees a traceback for a typo."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from cluster.errors import EXIT_DONE, EXIT_REFUSED
+from cluster.failures import report_failure
+
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("cluster.command_train", "train a policy: hdqnn train [preset] [--field value …]"),
+    "resume": ("cluster.command_resume", "go on with a run that was stopped: hdqnn resume runs/NAME"),
+    "evaluate": ("cluster.command_evaluate", "test a run's newest policy on the real circuit"),
+    "report": ("cluster.command_report", "summarise a run or compare several"),
+    "bench": ("cluster.command_bench", "measure a part: hdqnn bench NAME --json FILE"),
+    "doctor": ("cluster.command_doctor", "check this machine: packages, backend, replay server, Ray"),
+}
+
+_USAGE = """\
+hdqnn trains reinforcement-learning policies with a quantum circuit inside.
+
+usage: hdqnn COMMAND [arguments]      hdqnn COMMAND --help says more
+
+{commands}
+
+try: hdqnn train smoke                        every part once, in under a minute
+     hdqnn train pendulum --seed 2            balance a pendulum
+     QPU_BACKEND=aer hdqnn train pendulum     the same with Qiskit Aer as the QPU
+     hdqnn train humanoid --synchronous       one process, no Ray, no Redis, bit-reproducible
+
+exit codes: 0 done, 1 failed while running, 2 refused at the start, 130 stopped with Ctrl-C (after saving)
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        listing = "\n".join(f"  {name:10s} {text}" for name, (_, text) in _COMMANDS.items())
+        sys.stdout.write(_USAGE.format(commands=listing))
+        return EXIT_DONE if arguments else EXIT_REFUSED
+    name, *rest = arguments
+    if name not in _COMMANDS:
+        sys.stderr.write(f"hdqnn: unknown command {name!r}; expected one of {', '.join(_COMMANDS)}\n")
+        return EXIT_REFUSED
+    command: Callable[[list[str]], int] = import_module(_COMMANDS[name][0]).run
+    try:
+        return command(rest)
+    except Exception as error:
+        return report_failure(error)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Configuration → objects. The only place that decides which implementation a setting means."""
+
+import torch
+
+from actors.policy import ActingPolicy
+from cluster.config import RunConfig
+from cluster.errors import ConfigError
+from cluster.seeding import Stream, derive_rng, derive_seed
+from learner.blocks import uses_circuit
+from learner.config import AgentSpec
+from learner.td3 import TD3Learner
+from qpu_service.interfaces import CircuitSampler
+from replay.rate_limiter import SampleToInsertRatio
+from replay.types import TransitionSpec
+
+
+def make_learner(config: RunConfig, spec: AgentSpec) -> TD3Learner:
+    """The learner on its device."""
+    return TD3Learner(
+        spec,
+        block=config.block,
+        policy_config=config.policy,
+        surrogate_config=config.surrogate,
+        config=config.td3,
+        seed=derive_seed(config.seed, Stream.LEARNER),
+        device=learner_device(config.device),
+    )
+
+
+def learner_device(name: str) -> str:
+    """Resolve ``auto`` and check that the device is there.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name!r} cannot be used: {error}. Expected auto, cpu, or a device that is there"
+        ) from error
+    return name
+
+
+def make_policy(
+    config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None, stream: Stream, *indices: int
+) -> ActingPolicy:
+    """An acting policy with random circuits of its own stream."""
+    return ActingPolicy(
+        spec,
+        config.policy,
+        config.block,
+        sampler,
+        derive_rng(config.seed, stream, *indices),
+        name="-".join([stream.name.lower(), *map(str, indices)]),
+        timeout_s=config.qpu.timeout_s,
+    )
+
+
+def transition_spec(config: RunConfig, spec: AgentSpec) -> TransitionSpec:
+    """What one transition holds; circuit parameters and bits only where a surrogate learns from them."""
+    circuit = config.policy.circuit
+    has_circuit = uses_circuit(config.block)
+    return TransitionSpec(
+        observation_size=spec.observation_size,
+        action_size=spec.action_size,
+        circuit_parameters_size=circuit.num_parameters if has_circuit else 0,
+        num_bits=circuit.num_qubits if has_circuit else 0,
+    )
+
+
+def make_limiter(config: RunConfig) -> SampleToInsertRatio:
+    """The samples-per-insert law of this run, checked against deadlock with its segment sizes."""
+    limiter = SampleToInsertRatio.from_update_ratio(
+        updates_per_step=config.td3.updates_per_step,
+        batch_size=config.td3.batch_size,
+        learning_starts=config.td3.learning_starts,
+        slack_steps=config.replay.slack_steps,
+    )
+    largest_insert = config.actors.num_actors * config.actors.envs_per_actor * config.actors.segment_length
+    limiter.check_chunks(largest_insert=largest_insert, largest_sample=config.td3.batch_size)
+    return limiter

@@ -1,0 +1,108 @@
+"""``hdqnn train``: a new run from a preset and overrides."""
+
+import dataclasses
+import os
+import sys
+
+import tyro
+
+from actors.environment import agent_spec
+from cluster.build import learner_device, make_limiter
+from cluster.config import RunConfig
+from cluster.errors import EXIT_DONE
+from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
+from cluster.run_directory import create_run_directory
+from cluster.run_loop import run_training
+from learner.blocks import BLOCKS, uses_circuit
+from qpu_service.backends.registry import backend_name_from_environment, make_backend
+
+_DEFAULT_PRESET = "pendulum"
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, check everything that can be checked before anything is written, train."""
+    preset, overrides = _split(arguments)
+    if overrides in (["-h"], ["--help"]) and preset is None:
+        sys.stdout.write(_teach())
+        return EXIT_DONE
+    preset = preset or _DEFAULT_PRESET
+    config = parse_config(preset, overrides)
+    check(config)
+    run_directory = create_run_directory(config, preset)
+    return run_training(config, run_directory, None)
+
+
+def parse_config(preset: str, overrides: list[str]) -> RunConfig:
+    """The preset with command-line overrides, and the backend resolved.
+
+    Raises:
+        ConfigError: for an unknown preset.
+        ValueError: for a value out of range.
+        SystemExit: with code 2 for an unknown field or a value of the wrong type.
+    """
+    default = get_preset(preset)
+    config = tyro.cli(
+        RunConfig,
+        default=default,
+        args=overrides,
+        prog=f"hdqnn train {preset}",
+        description=f"{DESCRIPTIONS[preset]}. Every field of the preset can be overridden:",
+    )
+    return resolve_backend(config)
+
+
+def resolve_backend(config: RunConfig) -> RunConfig:
+    """Fill in the backend: the flag, else QPU_BACKEND, else statevector; none where no circuit runs."""
+    if not uses_circuit(config.block):
+        return dataclasses.replace(config, backend=None)
+    return dataclasses.replace(config, backend=config.backend or backend_name_from_environment())
+
+
+def check(config: RunConfig) -> None:
+    """Refuse a run that cannot work, before anything is written or started.
+
+    Raises:
+        ConfigError, ActorError, QPUError, ReplayError: saying what is wrong and what to do.
+    """
+    if config.run_dir is not None and config.run_dir.exists():
+        create_run_directory(config, "")
+    learner_device(config.device)
+    make_limiter(config)
+    agent_spec(config.env_id)
+    if config.backend is not None:
+        make_backend(config.backend, device=os.environ.get("QPU_DEVICE")).close()
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    return None, arguments
+
+
+def _teach() -> str:
+    presets = "\n".join(f"  {name:12s} {DESCRIPTIONS[name]}" for name in PRESETS)
+    blocks = "\n".join(f"  {name:12s} {text}" for name, text in BLOCKS.items())
+    return f"""\
+usage: hdqnn train [preset] [--field value …]
+
+Trains a policy: PreDNN → block T → PostDNN with TD3, the circuit's gradient taken through a surrogate.
+Starts what it needs (Ray, a Redis-compatible server, QPU workers, actors) and stops it at the end.
+
+presets (default: {_DEFAULT_PRESET}); `hdqnn train PRESET --help` lists every field with its value and source:
+{presets}
+
+blocks (--block):
+{blocks}
+
+often used:
+  --env-id ID            any Gymnasium task with a flat Box of observations and bounded continuous actions
+  --seed N               every random stream of the run derives from it
+  --total-steps N        environment steps of the whole run
+  --backend NAME         statevector, aer, … (or QPU_BACKEND in the environment)
+  --run-dir DIR          where the run is kept (default: runs/<preset>-<time>-s<seed>)
+  --synchronous          one process in lockstep, without Ray and Redis, bit-reproducible
+  --actors.num-actors N  actor processes; scales across the nodes of a Ray cluster
+
+environment: QPU_BACKEND, QPU_DEVICE choose the QPU; REDIS_URL a server of your own; RAY_ADDRESS a cluster.
+Ctrl-C saves a checkpoint and says how to go on.
+"""

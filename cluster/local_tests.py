@@ -1,0 +1,42 @@
+"""Test rounds in this process, finished as soon as they are asked for."""
+
+from actors.evaluator import evaluate
+from cluster.build import make_policy
+from cluster.config import RunConfig
+from cluster.seeding import Stream, derive_seed
+from cluster.session import TestRound
+from learner.config import AgentSpec
+from learner.parameters import VersionedParameters, load_parameters
+from qpu_service.interfaces import CircuitSampler
+
+
+def run_test_round(
+    config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None, parameters: VersionedParameters
+) -> TestRound:
+    """One round; it depends on the run's seed and the parameters alone."""
+    policy = make_policy(config, spec, sampler, Stream.EVALUATION_CIRCUITS, parameters.version)
+    load_parameters(policy.network, parameters)
+    returns = evaluate(
+        policy,
+        config.env_id,
+        num_episodes=config.evaluation.num_episodes,
+        seed=derive_seed(config.seed, Stream.EVALUATION_EPISODES),
+    )
+    return TestRound(parameters, returns)
+
+
+class LocalTests:
+    """TestRunner that runs each round when it is asked for."""
+
+    def __init__(self, config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None) -> None:
+        self._config, self._spec, self._sampler = config, spec, sampler
+        self._finished: list[TestRound] = []
+
+    def request(self, parameters: VersionedParameters) -> None:
+        """Run the round now."""
+        self._finished.append(run_test_round(self._config, self._spec, self._sampler, parameters))
+
+    def collect(self, *, wait: bool = False) -> list[TestRound]:  # noqa: ARG002 - nothing is ever pending
+        """Rounds since the last call."""
+        finished, self._finished = self._finished, []
+        return finished

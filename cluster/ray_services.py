@@ -1,0 +1,149 @@
+"""Ray handles behind the interfaces that the plain classes know: QPU service and parameter board."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+
+from learner.parameters import ParameterBoard, VersionedParameters
+from qpu_service.backends.registry import make_backend
+from qpu_service.config import QPUConfig
+from qpu_service.errors import BackendUnavailableError, QPUError
+from qpu_service.interfaces import PendingMeasurement
+from qpu_service.types import CircuitBatch, MeasurementBatch
+from qpu_service.worker import QPUWorker
+from qpu_service.worker_stats import WorkerStats
+
+_MAX_CONCURRENT_REQUESTS = 1_000
+_RETRY_PAUSE_S = 0.2
+_BOARD_TIMEOUT_S = 120.0
+
+
+class QPUActor:
+    """A QPU worker and its backend, made inside the actor's process; becomes a Ray async actor."""
+
+    def __init__(self, backend_name: str, device: str | None, config: QPUConfig) -> None:
+        self._worker = QPUWorker(make_backend(backend_name, device=device, num_threads=config.num_threads), config)
+
+    async def sample(self, circuits: CircuitBatch) -> MeasurementBatch:
+        """See QPUWorker."""
+        return await self._worker.sample(circuits)
+
+    async def stats(self) -> WorkerStats:
+        """See QPUWorker."""
+        return self._worker.stats()
+
+
+class RayQPUClient:
+    """CircuitSampler over QPU actors: each request goes to the worker with the fewest unanswered ones.
+
+    A request whose worker dies is sent again with the same seeds and request id, to another worker where
+    there is one, until the deadline.
+    """
+
+    def __init__(self, workers: Sequence[Any], first: int = 0) -> None:
+        self._workers = list(workers)
+        self._outstanding = [0] * len(workers)
+        self._next = first
+
+    def submit(self, circuits: CircuitBatch) -> PendingMeasurement:
+        """Send a request; returns at once."""
+        return _RayPending(self, circuits)
+
+    def send(self, circuits: CircuitBatch) -> tuple[int, Any]:
+        """Choose a worker and start the call."""
+        order = [(self._next + i) % len(self._workers) for i in range(len(self._workers))]
+        chosen = min(order, key=lambda index: self._outstanding[index])
+        self._next = (chosen + 1) % len(self._workers)
+        self._outstanding[chosen] += 1
+        return chosen, self._workers[chosen].sample.remote(circuits)
+
+    def answered(self, worker: int) -> None:
+        """A call to this worker ended, well or not."""
+        self._outstanding[worker] -= 1
+
+
+class _RayPending:
+    """One request under way."""
+
+    def __init__(self, client: RayQPUClient, circuits: CircuitBatch) -> None:
+        self._client = client
+        self._circuits = circuits
+        self._worker, self._reference = client.send(circuits)
+
+    def result(self, timeout_s: float | None = None) -> MeasurementBatch:
+        """Wait for the bits.
+
+        Raises:
+            TimeoutError: if they do not come within ``timeout_s``.
+            QPUError: if the backend refuses or fails.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            remaining_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            try:
+                measured: MeasurementBatch = ray.get(self._reference, timeout=remaining_s)
+            except GetTimeoutError as error:
+                raise TimeoutError(
+                    f"no bits for request {self._circuits.request_id} of {len(self._circuits)} circuits within "
+                    f"{timeout_s} s; the QPU service is overloaded or stuck, see qpu.timeout_s"
+                ) from error
+            except (ActorDiedError, ActorUnavailableError) as error:
+                if deadline_s is not None and time.monotonic() > deadline_s:
+                    raise BackendUnavailableError(f"QPU worker {self._worker} is gone: {error}") from error
+                time.sleep(_RETRY_PAUSE_S)
+                self._client.answered(self._worker)
+                self._worker, self._reference = self._client.send(self._circuits)
+                continue
+            except RayTaskError as error:
+                self._client.answered(self._worker)
+                if isinstance(error.cause, QPUError):
+                    raise error.cause from error
+                raise
+            self._client.answered(self._worker)
+            return measured
+
+
+class RayParameterSource:
+    """ParameterSource over a ParameterBoard actor."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def get_parameters(self, *, newer_than: int) -> VersionedParameters | None:
+        """See ParameterSource; a board that is restarting has nothing newer."""
+        try:
+            newest: VersionedParameters | None = ray.get(
+                self._board.get_parameters.remote(newer_than=newer_than), timeout=_BOARD_TIMEOUT_S
+            )
+        except (ActorDiedError, ActorUnavailableError):
+            return None
+        return newest
+
+
+def start_qpu_workers(backend: str, device: str | None, config: QPUConfig, options: dict[str, Any]) -> list[Any]:
+    """QPU actors that Ray restarts when they die; returns their handles.
+
+    Raises:
+        QPUError: if the backend cannot be made where the actors run.
+    """
+    remote = ray.remote(QPUActor).options(
+        max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
+    )
+    workers = [remote.remote(backend, device, config) for _ in range(config.num_workers)]
+    for worker in workers:
+        try:
+            ray.get(worker.stats.remote())
+        except (RayTaskError, ActorDiedError) as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, QPUError):
+                raise cause from error
+            raise BackendUnavailableError(f"the QPU backend {backend!r} cannot be started: {error}") from error
+    return workers
+
+
+def start_board(options: dict[str, Any]) -> Any:
+    """The actor that holds the newest parameters."""
+    return ray.remote(ParameterBoard).options(max_restarts=-1, **options).remote()

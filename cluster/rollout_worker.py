@@ -1,0 +1,131 @@
+"""One actor process: lanes of environments, the policy, a connection to the replay. Plain class; Ray wraps it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from actors.rollout import EpisodeRecord, Rollout, make_lanes
+from cluster.build import make_limiter, make_policy, transition_spec
+from cluster.config import RunConfig
+from cluster.seeding import Stream, derive_rng, derive_seed
+from learner.config import AgentSpec
+from learner.parameters import ParameterSource
+from qpu_service.interfaces import CircuitSampler
+from replay.redis_replay import RedisWriter
+
+_NUM_LANES = 2
+"""One lane steps while the other waits for its bits."""
+_WAIT_S = 0.005
+"""Pause of an actor that ran ahead of the learner before it asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayAddress:
+    """How an actor reaches the replay of its run."""
+
+    url: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActorReport:
+    """What an actor did during one call."""
+
+    actor_id: int
+    incarnation: int
+    num_steps: int
+    episodes: Sequence[EpisodeRecord]
+    busy_s: float
+    """Stepping, acting and inserting."""
+    blocked_s: float
+    """Waiting for the learner, as the samples-per-insert law demands."""
+
+
+class RolloutWorker:
+    """Steps its environments whenever it is called, for as long as it is told.
+
+    Args:
+        config: the run's configuration.
+        spec: environment sizes and action bounds.
+        actor_id: 0, 1, …; every (actor, incarnation) has its own random streams.
+        address: the replay.
+        sampler: the QPU service; None for blocks without a circuit.
+        source: policy parameters.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        spec: AgentSpec,
+        *,
+        actor_id: int,
+        address: ReplayAddress,
+        sampler: CircuitSampler | None,
+        source: ParameterSource,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        torch.set_num_threads(1)
+        self._clock = clock
+        self._actor_id = actor_id
+        self._writer = RedisWriter.connect(
+            address.url, address.run_id, transition_spec(config, spec), make_limiter(config)
+        )
+        self._incarnation = self._writer.register_actor(actor_id)
+        identity = (actor_id, self._incarnation)
+        num_envs = config.actors.envs_per_actor
+        policies = [
+            make_policy(config, spec, sampler, Stream.ACTING_CIRCUITS, *identity, lane)
+            for lane in range(min(_NUM_LANES, num_envs))
+        ]
+        seeds = [derive_seed(config.seed, Stream.ENVIRONMENT, *identity, i) for i in range(num_envs)]
+        self._rollout = Rollout(
+            make_lanes(config.env_id, policies, seeds),
+            spec=spec,
+            writer=self._writer,
+            source=source,
+            rng=derive_rng(config.seed, Stream.EXPLORATION, *identity),
+            actor_id=actor_id,
+            incarnation=self._incarnation,
+            segment_length=config.actors.segment_length,
+            noise_std=config.actors.exploration_noise_std,
+            learning_starts=config.td3.learning_starts,
+        )
+        for lane in self._rollout.lanes:
+            self._rollout.begin(lane)
+
+    def advance(self, budget_s: float) -> ActorReport:
+        """Step for about ``budget_s`` seconds.
+
+        Raises:
+            ReplayError: if a segment could not be stored in time.
+            QPUError: if the QPU service failed for good.
+            InvalidEnvironmentError: if the environment returned NaN or infinity.
+        """
+        started_s = self._clock()
+        blocked_s, num_steps = 0.0, 0
+        while self._clock() - started_s < budget_s:
+            if not self._rollout.reply.can_insert:
+                before_s = self._clock()
+                time.sleep(_WAIT_S)
+                self._rollout.poll()
+                blocked_s += self._clock() - before_s
+                continue
+            for lane in self._rollout.lanes:
+                num_steps += self._rollout.finish(lane)
+                self._rollout.begin(lane)
+        return ActorReport(
+            actor_id=self._actor_id,
+            incarnation=self._incarnation,
+            num_steps=num_steps,
+            episodes=self._rollout.take_episodes(),
+            busy_s=self._clock() - started_s - blocked_s,
+            blocked_s=blocked_s,
+        )
+
+    def close(self) -> None:
+        """Close environments and the connection."""
+        self._rollout.close()
+        self._writer.close()

@@ -1,0 +1,103 @@
+"""Runs one training from its directory to its last line: signals, loop, picture, where everything is."""
+
+import dataclasses
+import signal
+import sys
+import time
+from types import FrameType
+
+from cluster.checkpoint import Checkpoint
+from cluster.config import RunConfig
+from cluster.errors import EXIT_DONE
+from cluster.plot import draw_curve
+from cluster.progress import Progress, format_duration
+from cluster.run_directory import RunDirectory
+from cluster.session import Session
+
+EXIT_INTERRUPTED = 130
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into a question that loops ask; the second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def install(self) -> None:
+        """Take over the signals (again, where a library took them in between)."""
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.is_set
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is fixed
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+def run_training(config: RunConfig, run: RunDirectory, checkpoint: Checkpoint | None) -> int:
+    """Train, draw, say where everything is; returns the exit code."""
+    progress = Progress()
+    stop = StopRequest()
+    started_s = time.monotonic()
+    progress.say(_headline(config, run))
+    stop.install()
+    try:
+        if config.synchronous:
+            from cluster.synchronous import train_synchronous
+
+            session = train_synchronous(config, run, checkpoint, progress, stop)
+        else:
+            from cluster.distributed import train_distributed
+
+            session = train_distributed(config, run, checkpoint, progress, stop)
+    finally:
+        stop.restore()
+    draw_curve(run, f"{config.env_id}, {config.block}, seed {config.seed}")
+    _last_lines(session, run, progress, time.monotonic() - started_s)
+    return EXIT_DONE if session.is_done else EXIT_INTERRUPTED
+
+
+def _headline(config: RunConfig, run: RunDirectory) -> str:
+    circuit = config.policy.circuit
+    block = config.block
+    if config.backend is not None:
+        block += f" ({circuit.num_qubits} qubits, {circuit.num_layers} layers, backend {config.backend})"
+    mode = "synchronous" if config.synchronous else f"{config.actors.num_actors} actor(s)"
+    return (
+        f"training {config.env_id} for {config.total_steps:,} steps: {block}, {mode}, seed {config.seed}, in {run.path}"
+    )
+
+
+def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed_s: float) -> None:
+    verb = "done" if session.is_done else "stopped and saved"
+    progress.say(
+        f"{verb} after {session.env_step:,} steps and {session.learner.update_step:,} updates "
+        f"in {format_duration(elapsed_s)}"
+    )
+    if session.test_returns:
+        progress.say(f"last test round: mean return {session.test_returns[-1]:.1f}")
+    if run.curve.exists():
+        progress.say(f"curve:        {run.curve}")
+    progress.say(f"rows:         {run.metrics}, {run.evaluations}")
+    progress.say(f"TensorBoard:  tensorboard --logdir {run.tensorboard}")
+    progress.say(f"checkpoints:  {run.checkpoints}")
+    if session.is_done:
+        progress.say(f"test it:      hdqnn evaluate {run.path}")
+    else:
+        progress.say(f"go on with:   hdqnn resume {run.path}")
+    sys.stdout.flush()
+
+
+def with_total_steps(config: RunConfig, total_steps: int | None) -> RunConfig:
+    """The configuration with another length, for resuming a run that is to go on longer."""
+    return config if total_steps is None else dataclasses.replace(config, total_steps=total_steps)

@@ -1,0 +1,290 @@
+"""The learner's side of a run, the same for lockstep and cluster: update, publish, test, log, save, stop.
+
+It never steps a training environment and never talks to Ray: those are the loops' part.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from actors.rollout import EpisodeRecord
+from cluster.checkpoint import Checkpoint, save_checkpoint
+from cluster.config import RunConfig
+from cluster.metrics import MetricsWriter
+from cluster.progress import Progress, Status
+from cluster.run_directory import RunDirectory
+from cluster.seeding import Stream, derive_rng
+from learner.parameters import VersionedParameters
+from learner.state import learner_state, load_learner_state
+from learner.td3 import TD3Learner
+from replay.interfaces import TransitionSource
+from replay.types import ReplayCounts
+
+_log = logging.getLogger(__name__)
+ExtraState = tuple[Mapping[str, Mapping[str, torch.Tensor]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TestRound:
+    """Returns of one test round and the parameters that made them."""
+
+    parameters: VersionedParameters
+    returns: Sequence[float]
+
+
+class TestRunner(Protocol):
+    """Runs test rounds, at once or elsewhere."""
+
+    def request(self, parameters: VersionedParameters) -> None:
+        """Ask for a round with these parameters."""
+        ...
+
+    def collect(self, *, wait: bool = False) -> list[TestRound]:
+        """Rounds finished since the last call; with ``wait``, all that were asked for."""
+        ...
+
+
+class Session:
+    """Learner, counters and outputs of one run.
+
+    Args:
+        config: the run's configuration.
+        run: where it is kept.
+        learner: networks and updates.
+        source: transitions.
+        publish: hands a new version to whoever acts.
+        tests: runs test rounds.
+        metrics: writes rows.
+        progress: tells a person.
+        extra_state: what else a checkpoint must hold (a lockstep run's environments and replay).
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        *,
+        learner: TD3Learner,
+        source: TransitionSource,
+        publish: Callable[[VersionedParameters], None],
+        tests: TestRunner,
+        metrics: MetricsWriter,
+        progress: Progress,
+        extra_state: Callable[[], ExtraState] = lambda: ({}, {}),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config, self.run, self.learner, self.source = config, run, learner, source
+        self.counts = ReplayCounts()
+        self.newest: VersionedParameters | None = None
+        self.test_returns: list[float] = []
+        self._publish, self._tests, self._metrics, self._progress = publish, tests, metrics, progress
+        self._extra_state, self._clock = extra_state, clock
+        self._rng = derive_rng(config.seed, Stream.REPLAY_SAMPLING)
+        self._episodes: deque[EpisodeRecord] = deque(maxlen=100)
+        self._new_episodes: list[EpisodeRecord] = []
+        self._next_log = config.log_period_steps
+        self._next_test = config.evaluation.period_steps
+        self._next_save = self._save_due_after(0)
+        self._last_save_s = self._started_s = self._last_log_s = clock()
+        self._last_log = (0, 0)
+        self._tested_update = -1
+
+    @property
+    def env_step(self) -> int:
+        """Transitions ever inserted: the clock of the run."""
+        return self.counts.inserted
+
+    @property
+    def is_done(self) -> bool:
+        """Whether enough steps were made, or the return asked for was reached twice in a row."""
+        goal = self.config.stop_return
+        reached = goal is not None and len(self.test_returns) >= 2 and min(self.test_returns[-2:]) >= goal
+        return reached or self.env_step >= self.config.total_steps
+
+    def start(self, checkpoint: Checkpoint | None, *, version_floor: int = 0) -> None:
+        """Publish the first parameters, or those that a checkpoint holds together with all of its state.
+
+        Args:
+            checkpoint: where a resumed run goes on.
+            version_floor: newest version that anybody has seen; a dead learner may have published after its
+                last checkpoint, and a version never means two things.
+        """
+        self.counts = self.source.refresh()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        if checkpoint is None or version_floor >= self.version:
+            self._announce(version_floor + 1)
+        self._last_log = (self.env_step, self.learner.update_step)
+
+    def learn(self, max_updates: int) -> int:
+        """Make as many updates as the samples-per-insert law allows, at most ``max_updates``."""
+        batch_size = self.config.td3.batch_size
+        for made in range(max_updates):
+            if not self.source.can_sample(batch_size):
+                return made
+            self.learner.update(self.source.sample(batch_size, self._rng))
+            if self.learner.update_step % self.config.publish_period_updates == 0:
+                self._announce()
+        return max_updates
+
+    def add_episodes(self, episodes: Sequence[EpisodeRecord]) -> None:
+        """Training episodes that ended."""
+        self._episodes.extend(episodes)
+        self._new_episodes.extend(episodes)
+
+    def tick(
+        self, *, qpu_ms: float | None = None, waiting: str = "", timings: Mapping[str, float] | None = None
+    ) -> None:
+        """Refresh the counters, then whatever is due: test round, log row, checkpoint, progress."""
+        self.counts = self.source.refresh()
+        if self.env_step >= self._next_test:
+            self._next_test = _next_multiple(self.env_step, self.config.evaluation.period_steps)
+            self._request_test()
+        self._take_tests(self._tests.collect())
+        if self.env_step >= self._next_log:
+            self._next_log = _next_multiple(self.env_step, self.config.log_period_steps)
+            self._write_row(timings or {})
+        if self._save_is_due():
+            self.save()
+        self._progress.update(
+            Status(
+                env_step=self.env_step,
+                total_steps=self.config.total_steps,
+                update_step=self.learner.update_step,
+                training_return=_mean([episode.episode_return for episode in list(self._episodes)[-10:]]),
+                evaluation_return=self.test_returns[-1] if self.test_returns else None,
+                qpu_ms=qpu_ms,
+                waiting=waiting,
+            )
+        )
+
+    def finish(self) -> None:
+        """Last test round unless one was just made, last row, last checkpoint."""
+        if self._tested_update != self.learner.update_step:
+            self._request_test()
+        self._take_tests(self._tests.collect(wait=True))
+        self._write_row({})
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint; a full disk is reported and training goes on."""
+        tensors, scalars = learner_state(self.learner)
+        extra_tensors, extra_scalars = self._extra_state()
+        newest = self.newest or self._announce()
+        published = {name: torch.from_numpy(array) for name, array in newest.arrays.items()}
+        state = {
+            "learner": scalars,
+            "env_step": self.env_step,
+            "sampled": self.counts.sampled,
+            "published": {"version": self.version, "env_step": newest.env_step, "update_step": newest.update_step},
+            "sampling_rng": self._rng.bit_generator.state,
+            "next_log": self._next_log,
+            "next_test": self._next_test,
+            "test_returns": self.test_returns[-2:],
+            "episodes": [[e.episode_return, e.episode_length] for e in self._episodes],
+            "new_episodes": [[e.episode_return, e.episode_length] for e in self._new_episodes],
+            **extra_scalars,
+        }
+        try:
+            save_checkpoint(
+                self.run.checkpoints,
+                self.env_step,
+                {"learner": tensors, "published": published, **extra_tensors},
+                state,
+                self.config.checkpoint.keep,
+            )
+        except OSError as error:
+            _log.error("checkpoint at step %d failed (%s); older ones are kept, training goes on", self.env_step, error)
+        self._last_save_s = self._clock()
+        self._next_save = self._save_due_after(self.env_step)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.scalars
+        load_learner_state(self.learner, checkpoint.tensors["learner"], state["learner"])
+        arrays = {name: tensor.numpy() for name, tensor in checkpoint.tensors["published"].items()}
+        self._hand_out(VersionedParameters(arrays=arrays, **state["published"]))
+        self._rng.bit_generator.state = state["sampling_rng"]
+        self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
+        self.test_returns = [float(value) for value in state["test_returns"]]
+        self._episodes.extend(EpisodeRecord(*pair) for pair in state["episodes"])
+        self._new_episodes = [EpisodeRecord(*pair) for pair in state["new_episodes"]]
+        self._next_save = self._save_due_after(int(state["env_step"]))
+
+    @property
+    def version(self) -> int:
+        """Newest published version of the policy parameters."""
+        return 0 if self.newest is None else self.newest.version
+
+    def _announce(self, at_least: int = 1) -> VersionedParameters:
+        parameters = VersionedParameters(
+            version=max(self.version + 1, at_least),
+            arrays=self.learner.policy_parameters(),
+            env_step=self.env_step,
+            update_step=self.learner.update_step,
+        )
+        self._hand_out(parameters)
+        return parameters
+
+    def _hand_out(self, parameters: VersionedParameters) -> None:
+        self.newest = parameters
+        self._publish(parameters)
+
+    def _request_test(self) -> None:
+        self._tested_update = self.learner.update_step
+        self._tests.request(self._announce())
+
+    def _take_tests(self, rounds: Sequence[TestRound]) -> None:
+        for test in rounds:
+            parameters = test.parameters
+            self.test_returns.append(float(np.mean(test.returns)))
+            self._metrics.evaluation(
+                env_step=parameters.env_step,
+                update_step=parameters.update_step,
+                version=parameters.version,
+                returns=test.returns,
+            )
+            self._progress.say(
+                f"test round at step {parameters.env_step:,}: mean return {self.test_returns[-1]:.1f} over "
+                f"{len(test.returns)} episodes (lowest {min(test.returns):.1f}, highest {max(test.returns):.1f})"
+            )
+
+    def _write_row(self, timings: Mapping[str, float]) -> None:
+        now = self._clock()
+        elapsed = max(now - self._last_log_s, 1e-9)
+        values: dict[str, float] = {f"learner/{name}": value for name, value in self.learner.metrics().items()}
+        if self._new_episodes:
+            values["rollout/episode_return"] = float(np.mean([e.episode_return for e in self._new_episodes]))
+            values["rollout/episode_length"] = float(np.mean([e.episode_length for e in self._new_episodes]))
+        self._new_episodes = []
+        values["replay/size"] = float(len(self.source))
+        values["replay/sampled"] = float(self.counts.sampled)
+        values["time/elapsed_s"] = now - self._started_s
+        values["time/env_steps_per_s"] = (self.env_step - self._last_log[0]) / elapsed
+        values["time/updates_per_s"] = (self.learner.update_step - self._last_log[1]) / elapsed
+        values.update({f"time/{name}": value for name, value in timings.items()})
+        self._metrics.metrics(env_step=self.env_step, update_step=self.learner.update_step, values=values)
+        self._last_log, self._last_log_s = (self.env_step, self.learner.update_step), now
+
+    def _save_due_after(self, env_step: int) -> int | None:
+        period = self.config.checkpoint.period_steps
+        return None if period is None else _next_multiple(env_step, period)
+
+    def _save_is_due(self) -> bool:
+        if self._next_save is not None:
+            return self.env_step >= self._next_save
+        return self._clock() - self._last_save_s >= self.config.checkpoint.period_s
+
+
+def _next_multiple(value: int, period: int) -> int:
+    return (value // period + 1) * period
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,131 @@
+"""Training in one process and in lockstep: step, learn, look after the run, again. No Ray, no Redis.
+
+Everything but times depends on the configuration alone, also across a resume.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from actors.environment import agent_spec
+from actors.rollout import Rollout, make_lanes
+from actors.state import restore_rollout, rollout_state
+from cluster.build import make_learner, make_limiter, make_policy, transition_spec
+from cluster.checkpoint import Checkpoint
+from cluster.config import RunConfig
+from cluster.local_tests import LocalTests
+from cluster.metrics import MetricsWriter
+from cluster.progress import Progress
+from cluster.run_directory import RunDirectory
+from cluster.seeding import Stream, derive_rng, derive_seed
+from cluster.session import ExtraState, Session
+from learner.blocks import uses_circuit
+from learner.config import AgentSpec
+from learner.parameters import ParameterBoard, VersionedParameters
+from qpu_service.backends.registry import make_backend
+from qpu_service.interfaces import CircuitSampler
+from qpu_service.sampler import LocalSampler
+from replay.memory_replay import MemoryReplay
+
+_ALL_UPDATES = 1_000_000_000
+
+
+def train_synchronous(
+    config: RunConfig,
+    run: RunDirectory,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> Session:
+    """Train until the run is done or ``should_stop`` says so; returns the session as it ended.
+
+    Args:
+        config: resolved configuration; ``backend`` is set.
+        run: where the run is kept.
+        checkpoint: where to go on, or None.
+        progress: tells a person.
+        should_stop: asked between steps; the caller saves then.
+    """
+    torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    torch.use_deterministic_algorithms(True)
+    spec = agent_spec(config.env_id)
+    sampler = _make_sampler(config)
+    replay = _make_replay(config, spec, run, checkpoint)
+    board = ParameterBoard()
+
+    def publish(parameters: VersionedParameters) -> None:
+        board.publish(parameters)
+        replay.announce_policy_version(parameters.version)
+
+    learner = make_learner(config, spec)
+    metrics = MetricsWriter(run)
+    rollout = _make_rollout(config, spec, sampler, replay, board)
+
+    def extra_state() -> ExtraState:
+        tensors, scalars = rollout_state(rollout)
+        return {"rollout": tensors}, {"rollout": scalars, "replay": replay.state()}
+
+    session = Session(
+        config,
+        run,
+        learner=learner,
+        source=replay,
+        publish=publish,
+        tests=LocalTests(config, spec, sampler),
+        metrics=metrics,
+        progress=progress,
+        extra_state=extra_state,
+    )
+    try:
+        session.start(checkpoint)
+        if checkpoint is not None:
+            restore_rollout(rollout, checkpoint.tensors["rollout"], checkpoint.scalars["rollout"])
+        while not session.is_done and not should_stop():
+            rollout.poll()
+            for lane in rollout.lanes:
+                rollout.step(lane)
+            session.add_episodes(rollout.take_episodes())
+            session.learn(_ALL_UPDATES)
+            session.tick()
+        if session.is_done:
+            session.finish()
+        else:
+            session.save()
+    finally:
+        rollout.close()
+        metrics.close()
+    return session
+
+
+def _make_sampler(config: RunConfig) -> CircuitSampler | None:
+    if not uses_circuit(config.block) or config.backend is None:
+        return None
+    return LocalSampler(make_backend(config.backend, num_threads=config.qpu.num_threads))
+
+
+def _make_replay(config: RunConfig, spec: AgentSpec, run: RunDirectory, checkpoint: Checkpoint | None) -> MemoryReplay:
+    run.replay.mkdir(exist_ok=True)
+    journal = run.replay / "journal.bin"
+    sizes, limiter, capacity = transition_spec(config, spec), make_limiter(config), config.replay.capacity
+    if checkpoint is None:
+        return MemoryReplay(sizes, limiter, capacity, journal=journal)
+    return MemoryReplay.restore(sizes, limiter, capacity, journal=journal, state=checkpoint.scalars["replay"])
+
+
+def _make_rollout(
+    config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None, replay: MemoryReplay, board: ParameterBoard
+) -> Rollout:
+    policy = make_policy(config, spec, sampler, Stream.ACTING_CIRCUITS, 0, 0)
+    seeds = [derive_seed(config.seed, Stream.ENVIRONMENT, 0, 0, i) for i in range(config.actors.envs_per_actor)]
+    return Rollout(
+        make_lanes(config.env_id, [policy], seeds),
+        spec=spec,
+        writer=replay,
+        source=board,
+        rng=derive_rng(config.seed, Stream.EXPLORATION, 0, 0),
+        actor_id=0,
+        incarnation=0,
+        segment_length=config.actors.segment_length,
+        noise_std=config.actors.exploration_noise_std,
+        learning_starts=config.td3.learning_starts,
+    )
