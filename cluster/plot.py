@@ -1,8 +1,10 @@
 """The picture of a run: training and test returns over environment steps."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.config import read_config
 from cluster.run_directory import RunDirectory, read_rows
 
 _log = logging.getLogger(__name__)
@@ -47,3 +49,35 @@ def draw_curve(run: RunDirectory, title: str) -> Path | None:
     figure.savefig(run.curve, dpi=120)
     plt.close(figure)
     return run.curve
+
+
+def draw_comparison(runs: Sequence[RunDirectory], path: Path) -> None:
+    """Draw the test curves of several runs into one picture, coloured by block.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    colors: dict[str, str] = {}
+    for run in runs:
+        config = read_config(run.config)
+        is_first = config.block not in colors
+        color = colors.setdefault(config.block, f"C{len(colors)}")
+        rounds = list(read_rows(run.evaluations))
+        axes.plot(
+            [row["env_step"] for row in rounds],
+            [row["mean_return"] for row in rounds],
+            color=color,
+            alpha=0.7,
+            label=config.block if is_first else None,
+        )
+    axes.set(xlabel="environment steps", ylabel="mean return of a test round")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

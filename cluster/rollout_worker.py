@@ -1,5 +1,6 @@
 """One actor process: lanes of environments, the policy, a connection to the replay. Plain class; Ray wraps it."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,10 @@ class RolloutWorker:
             busy_s=self._clock() - started_s - blocked_s,
             blocked_s=blocked_s,
         )
+
+    def process_id(self) -> int:
+        """For tests that kill it."""
+        return os.getpid()
 
     def close(self) -> None:
         """Close environments and the connection."""

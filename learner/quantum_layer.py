@@ -89,7 +89,7 @@ class QuantumLayer(nn.Module):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 class _MeasuredForward(torch.autograd.Function):

@@ -1,0 +1,35 @@
+"""``hdqnn bench``: measure one part of the system on this machine and write one JSON object."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import EXIT_DONE
+
+BENCHMARKS = {
+    "qpu": "circuits per second of the simulators, and of peers that are installed",
+    "replay": "inserts through a real server, sampling from the learner's mirror",
+    "actor": "environment steps per second: alone, and with policy and QPU service",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Run one benchmark."""
+    listing = "\n".join(f"  {name:8s} {text}" for name, text in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="hdqnn bench",
+        description=f"Measures one part on this machine. Compare ratios of one run, not seconds of two.\n\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=sorted(BENCHMARKS), help="what to measure")
+    parser.add_argument("--json", type=Path, help="write the result to this file (default: print it)")
+    parsed = parser.parse_args(arguments)
+    result: dict[str, Any] = importlib.import_module(f"benchmarks.{parsed.name}").run()
+    text = json.dumps(result, indent=1) + "\n"
+    sys.stdout.write(text)
+    if parsed.json is not None:
+        parsed.json.write_text(text)
+    return EXIT_DONE

@@ -1,0 +1,68 @@
+"""``hdqnn evaluate``: test a run's newest policy with the real circuit and no exploration noise."""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+from actors.environment import agent_spec
+from cluster.checkpoint import load_newest
+from cluster.errors import EXIT_DONE
+from cluster.local_tests import run_test_round
+from cluster.run_directory import open_run_directory
+from learner.parameters import VersionedParameters
+from qpu_service.backends.registry import make_backend
+from qpu_service.sampler import LocalSampler
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluate the newest checkpoint of a run."""
+    parser = argparse.ArgumentParser(
+        prog="hdqnn evaluate",
+        description="Runs test episodes with the newest checkpoint of a run: real circuit, no exploration noise.",
+    )
+    parser.add_argument("run", type=Path, help="directory of the run, such as runs/pendulum-…")
+    parser.add_argument("--episodes", type=int, default=10, help="test episodes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="root of start states and circuit seeds (default: the run's)")
+    parser.add_argument("--backend", help="QPU backend (default: QPU_BACKEND, else the one of the run)")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parsed = parser.parse_args(arguments)
+    if parsed.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {parsed.episodes}")
+    run_directory, config = open_run_directory(parsed.run)
+    checkpoint = load_newest(run_directory.checkpoints)
+    config = dataclasses.replace(
+        config,
+        seed=config.seed if parsed.seed is None else parsed.seed,
+        backend=config.backend and (parsed.backend or os.environ.get("QPU_BACKEND") or config.backend),
+        evaluation=dataclasses.replace(config.evaluation, num_episodes=parsed.episodes),
+    )
+    torch.set_num_threads(1)
+    sampler = None
+    if config.backend is not None:
+        sampler = LocalSampler(make_backend(config.backend, device=os.environ.get("QPU_DEVICE")))
+    prefix = "policy."
+    tensors = checkpoint.tensors["learner"]
+    arrays = {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}
+    parameters = VersionedParameters(version=1, arrays=arrays, env_step=int(checkpoint.scalars["env_step"]))
+    returns = list(run_test_round(config, agent_spec(config.env_id), sampler, parameters).returns)
+    result = {
+        "env_id": config.env_id,
+        "backend": config.backend,
+        "env_step": parameters.env_step,
+        "mean_return": statistics.fmean(returns),
+        "returns": returns,
+    }
+    sys.stdout.write(
+        f"{config.env_id} after {parameters.env_step:,} training steps, block {config.block}, backend "
+        f"{config.backend or 'none'}: mean return {result['mean_return']:.1f} over {len(returns)} episodes "
+        f"(lowest {min(returns):.1f}, highest {max(returns):.1f})\n"
+    )
+    if parsed.json is not None:
+        parsed.json.write_text(json.dumps(result, indent=1) + "\n")
+    return EXIT_DONE

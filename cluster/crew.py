@@ -1,0 +1,138 @@
+"""Keeps the rollout actors of a run working: one call under way and one queued each, dead ones replaced.
+
+A new actor process registers with the replay as the next incarnation of its number, so nothing that the
+dead one had acknowledged is stored twice and nothing that it had not is waited for.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.errors import ActorError
+from cluster.errors import RunFailedError
+from cluster.rollout_worker import ActorReport
+
+_log = logging.getLogger(__name__)
+_BUDGET_S = 0.5
+"""Length of one call; two are under way, so an actor never waits for its next order."""
+_CALLS_UNDER_WAY = 2
+_DEADLINE_S = 300.0
+"""An actor that answers nothing for this long is wedged and replaced."""
+_MAX_FAILURES = 5
+"""Failures in a row, without one report between them, after which the run ends with the cause."""
+_BACKOFF_S = 0.5
+
+
+@dataclass(slots=True)
+class _Member:
+    actor_id: int
+    handle: Any = None
+    calls: list[Any] = field(default_factory=list)
+    heard_s: float = 0.0
+    failures: int = 0
+    start_at_s: float = 0.0
+
+
+class Crew:
+    """The rollout actors.
+
+    Args:
+        start: makes the actor process with this number and returns its handle.
+        num_actors: how many there are.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, start: Callable[[int], Any], num_actors: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._start = start
+        self._clock = clock
+        self._members = [_Member(actor_id) for actor_id in range(num_actors)]
+        self.num_restarts = 0
+
+    def poll(self) -> list[ActorReport]:
+        """Reports that came in since the last call; starts, restarts and orders whatever is due.
+
+        Raises:
+            ActorError: if an environment or a policy is at fault.
+            RunFailedError: if an actor fails again and again.
+        """
+        reports = []
+        for member in self._members:
+            if member.handle is None:
+                self._start_when_due(member)
+                continue
+            reports += self._take_reports(member)
+            if member.handle is not None and self._clock() - member.heard_s > _DEADLINE_S:
+                self._replace(member, f"no report for {_DEADLINE_S:.0f} s")
+        return reports
+
+    def stop(self) -> list[ActorReport]:
+        """Let calls under way end, then end the processes; returns the last reports."""
+        reports = []
+        for member in self._members:
+            for call in member.calls:
+                try:
+                    reports.append(ray.get(call, timeout=_BUDGET_S * 20))
+                except Exception as error:
+                    _log.warning("actor %d did not end cleanly: %s", member.actor_id, error)
+                    break
+            if member.handle is not None:
+                ray.kill(member.handle)
+            member.calls.clear()
+        return reports
+
+    def process_ids(self) -> list[int]:
+        """Process ids of the actors that run now (for tests that kill them)."""
+        handles = [member.handle for member in self._members if member.handle is not None]
+        return [int(ray.get(handle.process_id.remote())) for handle in handles]
+
+    def _take_reports(self, member: _Member) -> list[ActorReport]:
+        reports = []
+        finished, _ = ray.wait(member.calls, num_returns=len(member.calls), timeout=0)
+        for call in member.calls[: len(finished)]:
+            try:
+                reports.append(ray.get(call))
+            except RayTaskError as error:
+                if isinstance(error.cause, ActorError):
+                    raise error.cause from error
+                self._replace(member, str(error.cause))
+                return reports
+            except RayActorError as error:
+                self._replace(member, str(error))
+                return reports
+            member.calls.remove(call)
+            member.heard_s = self._clock()
+            member.failures = 0
+            self._order(member)
+        return reports
+
+    def _start_when_due(self, member: _Member) -> None:
+        if self._clock() < member.start_at_s:
+            return
+        member.handle = self._start(member.actor_id)
+        member.heard_s = self._clock()
+        for _ in range(_CALLS_UNDER_WAY):
+            self._order(member)
+
+    def _order(self, member: _Member) -> None:
+        member.calls.append(member.handle.advance.remote(_BUDGET_S))
+
+    def _replace(self, member: _Member, cause: str) -> None:
+        ray.kill(member.handle)
+        member.handle = None
+        member.calls.clear()
+        member.failures += 1
+        self.num_restarts += 1
+        if member.failures >= _MAX_FAILURES:
+            raise RunFailedError(
+                f"actor {member.actor_id} failed {member.failures} times in a row, the last time with: {cause}. "
+                "Nothing acknowledged is lost; mend the cause and go on with `hdqnn resume`"
+            )
+        member.start_at_s = self._clock() + _BACKOFF_S * 2 ** (member.failures - 1)
+        _log.warning("actor %d failed (%s); starting it again", member.actor_id, cause.strip().splitlines()[-1])

@@ -1,0 +1,95 @@
+"""Joins a Ray cluster or starts one for this run, and says where its processes may go."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.errors import ClusterUnreachableError
+
+_log = logging.getLogger(__name__)
+_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - Ray's own fixed place
+_CONNECT_TIMEOUT_S = 3.0
+_RESOURCE_SHARE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class RayRuntime:
+    """The Ray that this run uses."""
+
+    is_own: bool
+    """Whether this process started it and stops it at the end."""
+    host: str
+    """Address under which other nodes reach this one; loopback where there are none."""
+    actor_options: dict[str, Any]
+    """Ray options of rollout actors."""
+    service_options: dict[str, Any]
+    """Ray options of QPU workers, evaluator and parameter board."""
+
+
+@contextmanager
+def ray_runtime() -> Iterator[RayRuntime]:
+    """Join RAY_ADDRESS, else the Ray that ``ray start`` left on this node, else start one; leave it at the end.
+
+    Raises:
+        ClusterUnreachableError: if RAY_ADDRESS is set and cannot be joined.
+    """
+    address = _existing_address()
+    _adopt_token()
+    try:
+        if address is None:
+            # Our processes are counted by us, not by Ray: they wait for each other more than they compute.
+            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=True)
+        else:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
+    except Exception as error:
+        if address is None:
+            raise
+        raise ClusterUnreachableError(
+            f"cannot join the Ray cluster at {address}: {error}. Expected a running cluster of Ray {ray.__version__}; "
+            "check RAY_ADDRESS, and RAY_AUTH_TOKEN_PATH if the cluster asks for a token, or unset RAY_ADDRESS to "
+            "start a Ray of this run's own"
+        ) from error
+    try:
+        yield _describe(is_own=address is None)
+    finally:
+        ray.shutdown()
+
+
+def _describe(*, is_own: bool) -> RayRuntime:
+    if is_own:
+        return RayRuntime(True, "127.0.0.1", {"num_cpus": 0}, {"num_cpus": 0})
+    advertised = ray.cluster_resources()
+    actor: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+    service: dict[str, Any] = {"num_cpus": 0}
+    # Node types that keep stateful parts on on-demand machines advertise these (cluster/aws.yaml).
+    if "hdqnn_actor" in advertised or "hdqnn_service" in advertised:
+        actor["resources"] = {"hdqnn_actor": _RESOURCE_SHARE}
+        service["resources"] = {"hdqnn_service": _RESOURCE_SHARE}
+    return RayRuntime(False, ray.util.get_node_ip_address(), actor, service)
+
+
+def _existing_address() -> str | None:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        return address
+    try:
+        recorded = _CURRENT_CLUSTER.read_text().strip()
+        host, port = recorded.rsplit(":", 1)
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError):
+        return None
+    return recorded
+
+
+def _adopt_token() -> None:
+    """Ray 2.60 joins a cluster with a token only when told to, although ``ray start`` uses one it finds."""
+    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if has_token or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

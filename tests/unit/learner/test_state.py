@@ -1,0 +1,84 @@
+"""A saved learner goes on bit for bit; a state of other sizes is refused with names and shapes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from learner.errors import StateMismatchError
+from learner.networks import PolicyNetwork
+from learner.parameters import ParameterBoard, VersionedParameters, load_parameters
+from learner.state import learner_state, load_learner_state
+from tests.unit.learner.test_td3 import SPEC, make_batch, make_learner
+
+
+@pytest.mark.parametrize("block", ["pqc", "linear", "random_bits"])
+def test_resumed_learner_is_bit_identical(block):
+    def batches(seed):
+        rng = np.random.default_rng(seed)
+        return [make_batch(rng, has_circuit=block == "pqc") for _ in range(3)]
+
+    straight = make_learner(block)
+    for batch in batches(0) + batches(1):
+        straight.update(batch)
+    first = make_learner(block)
+    for batch in batches(0):
+        first.update(batch)
+    tensors, scalars = learner_state(first)
+    second = make_learner(block)
+    load_learner_state(second, tensors, json.loads(json.dumps(scalars)))
+    for batch in batches(1):
+        second.update(batch)
+    expected, _ = learner_state(straight)
+    found, _ = learner_state(second)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert straight.metrics() == second.metrics()
+
+
+def test_state_of_another_size_is_refused():
+    tensors, scalars = learner_state(make_learner())
+    tensors["policy.pre.0.weight"] = torch.zeros(16, 9)
+    with pytest.raises(StateMismatchError, match=r"policy\.pre\.0\.weight has shape \(16, 9\), expected \(16, 4\)"):
+        load_learner_state(make_learner(), tensors, scalars)
+
+
+def test_state_of_another_block_is_refused():
+    tensors, scalars = learner_state(make_learner("zeros"))
+    with pytest.raises(StateMismatchError, match=r"'zeros', this run has 'pqc'"):
+        load_learner_state(make_learner(), tensors, scalars)
+
+
+def test_board_hands_out_only_newer_versions_and_ignores_late_ones():
+    board = ParameterBoard()
+    assert board.get_parameters(newer_than=0) is None
+    for version in (2, 1):
+        board.publish(VersionedParameters(version=version, arrays={}, env_step=0))
+    newest = board.get_parameters(newer_than=1)
+    assert newest is not None
+    assert newest.version == 2
+    assert board.get_parameters(newer_than=2) is None
+
+
+def test_published_parameters_reach_the_acting_network():
+    learner = make_learner()
+    network = PolicyNetwork(SPEC, make_config(), "pqc")
+    load_parameters(network, VersionedParameters(version=1, arrays=learner.policy_parameters(), env_step=0))
+    for mine, theirs in zip(network.parameters(), learner.policy.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_published_parameters_of_another_policy_are_refused():
+    arrays = make_learner("linear").policy_parameters()
+    with pytest.raises(StateMismatchError, match="built from the same configuration"):
+        load_parameters(
+            PolicyNetwork(SPEC, make_config(), "pqc"), VersionedParameters(version=1, arrays=arrays, env_step=0)
+        )
+
+
+def make_config():
+    from learner.config import PolicyConfig
+    from tests.unit.learner.test_td3 import CIRCUIT
+
+    return PolicyConfig(hidden_size=16, num_links=2, circuit=CIRCUIT)
