@@ -41,6 +41,7 @@ class MemoryReplay:
         self._spec = spec
         self._limiter = limiter
         self._run_id = run_id
+        self._capacity = capacity
         self._mirror = Mirror(spec, capacity)
         self._last_sequences: dict[tuple[int, int], int] = {}
         self._incarnations: dict[int, int] = {}
@@ -117,10 +118,15 @@ class MemoryReplay:
             OSError: if the journal cannot be written; nothing is stored then.
         """
         segment.check(self._spec)
-        self._mirror.check_fits(segment)
+        segment.check_length(self._capacity)
         last = self._last_sequences.get((segment.actor_id, segment.incarnation), -1)
         if segment.sequence > last + 1:
-            raise sequence_gap(segment, last + 1)
+            raise SequenceGapError.of(
+                actor_id=segment.actor_id,
+                incarnation=segment.incarnation,
+                sequence=segment.sequence,
+                expected=last + 1,
+            )
         is_new = segment.sequence == last + 1
         if is_new:
             if self._journal is not None:
@@ -174,11 +180,3 @@ class MemoryReplay:
             can_insert=self._limiter.can_insert(counts, self._longest),
             policy_version=self._policy_version,
         )
-
-
-def sequence_gap(segment: Segment, expected: int) -> SequenceGapError:
-    """The error for a segment that arrives before its predecessor."""
-    return SequenceGapError(
-        f"actor {segment.actor_id}, incarnation {segment.incarnation}, sent sequence {segment.sequence}, expected "
-        f"{expected}: an earlier segment was never stored; register the actor again and start at sequence 0"
-    )

@@ -11,7 +11,7 @@ from collections import deque
 import numpy as np
 from jaxtyping import Int64
 
-from replay.errors import InvalidSegmentError, ReplayConfigError, ReplayError
+from replay.errors import ReplayConfigError, ReplayError
 from replay.types import Segment, TransitionBatch, TransitionSpec
 
 _MAX_CAPACITY = 2**31 - 1
@@ -67,7 +67,7 @@ class Mirror:
         Raises:
             InvalidSegmentError: if the segment alone is longer than the capacity.
         """
-        self.check_fits(segment)
+        segment.check_length(self._capacity)
         steps = len(segment)
         while self._size + steps > self._capacity:
             self._drop_oldest()
@@ -90,18 +90,6 @@ class Mirror:
                 column[: steps - head] = values[head:]
         self._lengths.append(steps)
         self._size += steps
-
-    def check_fits(self, segment: Segment) -> None:
-        """Refuse a segment that alone is longer than the capacity.
-
-        Raises:
-            InvalidSegmentError: with both numbers.
-        """
-        if len(segment) > self._capacity:
-            raise InvalidSegmentError(
-                f"a segment of {len(segment)} transitions does not fit a replay of {self._capacity}; "
-                "raise the capacity or send shorter segments"
-            )
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
         """``batch_size`` transitions, uniform with replacement.

@@ -83,6 +83,18 @@ class Segment:
         if self.bits.max(initial=0) > 1:
             raise InvalidSegmentError(f"bits of actor {self.actor_id} must be 0 or 1, got {self.bits.max()}")
 
+    def check_length(self, capacity: int) -> None:
+        """Refuse a segment that alone is longer than the replay.
+
+        Raises:
+            InvalidSegmentError: with both numbers.
+        """
+        if len(self) > capacity:
+            raise InvalidSegmentError(
+                f"a segment of {len(self)} transitions does not fit a replay of {capacity}; "
+                "raise the capacity or send shorter segments"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitionBatch:

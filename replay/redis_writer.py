@@ -1,0 +1,136 @@
+"""The actors' side of the replay on Redis: every segment is stored exactly once, whatever the network does.
+
+A command whose reply was lost may or may not have run, so it is sent again; the server recognises the segment by its
+actor, incarnation and sequence.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from replay.codec import encode_segment
+from replay.errors import SequenceGapError
+from replay.rate_limiter import RateLimiter
+from replay.redis_dataset import RedisDataset
+from replay.redis_session import RedisSession, Script
+from replay.types import InsertReply, ReplayCounts, Segment, TransitionSpec
+
+_STATUS_NEW = 1
+_STATUS_GAP = 2
+
+
+class RedisWriter:
+    """SegmentWriter that holds no transitions; one per actor process. Not thread-safe."""
+
+    def __init__(self, dataset: RedisDataset, limiter: RateLimiter, capacity: int) -> None:
+        self.dataset = dataset
+        self._limiter = limiter
+        self._capacity = capacity
+        self._script = Script("insert")
+        self._longest = 1
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        run_id: str,
+        spec: TransitionSpec,
+        limiter: RateLimiter,
+        capacity: int,
+        *,
+        capacity_bytes: int = 0,
+        deadline_s: float = 60.0,
+        socket_timeout_s: float = 5.0,
+    ) -> Self:
+        """Open the run's data set for writing; arguments and errors as of ``RedisReplay.connect``."""
+        session = RedisSession(url, deadline_s=deadline_s, socket_timeout_s=socket_timeout_s)
+        dataset = RedisDataset(session, run_id, spec, capacity=capacity, capacity_bytes=capacity_bytes)
+        return cls(dataset, limiter, capacity)
+
+    def register_actor(self, actor_id: int) -> int:
+        """Start of an actor: its incarnation, from 1."""
+        return self.dataset.register_actor(actor_id)
+
+    def insert(self, segment: Segment) -> InsertReply:
+        """Store a segment exactly once; waits out a server that is away or full, up to the deadline.
+
+        Raises:
+            InvalidSegmentError: if the segment does not fit the run, is not finite, or exceeds the capacity.
+            SequenceGapError: if an earlier sequence is missing.
+            ReplayLostError: if the server lost the run's data.
+            ReplayUnreachableError: if the server stays away.
+            ReplayFullError: if the server stays full.
+        """
+        return self.insert_many((segment,))
+
+    def insert_many(self, segments: Sequence[Segment]) -> InsertReply:
+        """Store several segments in one round trip, in their order; errors as of ``insert``.
+
+        Returns:
+            The reply to the last one; ``is_new`` is True where any of them was new.
+        """
+        if not segments:
+            return self.poll()
+        pending = [self._arguments(segment) for segment in segments]
+        self._longest = max(self._longest, *(len(segment) for segment in segments))
+        replies = self.dataset.session.call(lambda client: self._send(client, pending))
+        for segment, (status, *_, expected) in zip(segments, replies, strict=True):
+            self.dataset.check_status(status)
+            if status == _STATUS_GAP:
+                raise SequenceGapError.of(
+                    actor_id=segment.actor_id,
+                    incarnation=segment.incarnation,
+                    sequence=segment.sequence,
+                    expected=expected,
+                )
+        _, inserted, sampled, policy_version, _ = replies[-1]
+        return self._reply(
+            is_new=any(status == _STATUS_NEW for status, *_ in replies),
+            counts=ReplayCounts(inserted=inserted, sampled=sampled),
+            policy_version=policy_version,
+        )
+
+    def poll(self) -> InsertReply:
+        """Counters, limiter and newest policy version without inserting."""
+        ring = self.dataset.session.call(self.dataset.read())
+        return self._reply(is_new=False, counts=ring.counts, policy_version=ring.policy_version)
+
+    def close(self) -> None:
+        """Close the connections; calling it twice is fine."""
+        self.dataset.session.close()
+
+    def _arguments(self, segment: Segment) -> tuple[object, ...]:
+        """ARGV of the insert script."""
+        segment.check_length(self._capacity)
+        return (
+            self.dataset.dataset_id,
+            f"{segment.actor_id}:{segment.incarnation}",
+            segment.sequence,
+            len(segment),
+            encode_segment(segment, self.dataset.spec, self.dataset.run_id),
+            self.dataset.segment_prefix,
+        )
+
+    def _send(self, client: Any, pending: list[tuple[object, ...]]) -> list[list[int]]:
+        """Store each segment; the first error counts, because what follows it is only a gap."""
+        try:
+            return self._pipelined(client, pending)
+        except self.dataset.session.script_missing:
+            # A restarted server has forgotten its scripts.
+            client.script_load(self._script.text)
+            return self._pipelined(client, pending)
+
+    def _pipelined(self, client: Any, pending: list[tuple[object, ...]]) -> list[list[int]]:
+        dataset = self.dataset
+        keys = (dataset.meta_key, dataset.counters_key, dataset.sequences_key, dataset.lengths_key)
+        with client.pipeline(transaction=False) as pipeline:
+            for arguments in pending:
+                pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)
+            return list(pipeline.execute())
+
+    def _reply(self, *, is_new: bool, counts: ReplayCounts, policy_version: int) -> InsertReply:
+        return InsertReply(
+            is_new=is_new,
+            counts=counts,
+            can_insert=self._limiter.can_insert(counts, self._longest),
+            policy_version=policy_version,
+        )
