@@ -4,8 +4,8 @@ A frame is a fixed header, the backend's name, then the raw little-endian column
 bits are packed eight to a byte, row by row. Nothing is compressed and nothing is executed, so the length of a frame
 bounds what reading it can cost. This module does no I/O.
 
-Header, 64 bytes, little-endian: magic ``HDQS``, u16 format version, u16 bytes of backend name, u32 crc32 of everything
-after this field, then u32 T, u32 O, u32 A, u32 P, u32 N, u32 actor_id, u32 incarnation, u64 sequence, 16 bytes schema
+Header, 64 bytes, little-endian: magic ``HDQS``, u16 format version, u16 bytes of backend name, u32 crc32 of all
+bytes but these four, u32 T, u32 O, u32 A, u32 P, u32 N, u32 actor_id, u32 incarnation, u64 sequence, 16 bytes schema
 hash. Columns in this order: observations, actions, rewards, discounts, circuit parameters, policy versions, bits.
 """
 
@@ -24,7 +24,7 @@ MAX_FRAME_BYTES = 64 * 2**20
 
 _MAGIC = b"HDQS"
 _HEADER = struct.Struct("<4sHHI7IQ16s")
-_CRC_END = 12
+_CRC_START, _CRC_END = 8, 12
 _MAX_NAME_BYTES = 256
 _UINT32_MAX = 2**32 - 1
 
@@ -100,10 +100,10 @@ def encode_segment(segment: Segment, spec: TransitionSpec, run_id: str) -> bytes
         np.ascontiguousarray(column, column.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         for column in columns
     ]
-    crc = 0
+    crc = zlib.crc32(header[:_CRC_START])
     for part in body:
         crc = zlib.crc32(part, crc)
-    return b"".join((header[: _CRC_END - 4], crc.to_bytes(4, "little"), *body))
+    return b"".join((header[:_CRC_START], crc.to_bytes(4, "little"), *body))
 
 
 def decode_segment(frame: bytes, spec: TransitionSpec, run_id: str) -> Segment:
@@ -170,7 +170,7 @@ def _check_header(frame: bytes, spec: TransitionSpec, run_id: str) -> tuple[int,
             f"version differs: frame has format version {version}, this program reads {FORMAT_VERSION}; "
             "run the same release everywhere"
         )
-    if zlib.crc32(memoryview(frame)[_CRC_END:]) != crc:
+    if zlib.crc32(memoryview(frame)[_CRC_END:], zlib.crc32(frame[:_CRC_START])) != crc:
         raise CorruptFrameError(
             f"crc32 differs: the frame of {len(frame)} bytes (actor {actor_id}?) was damaged or cut"
         )

@@ -135,7 +135,7 @@ class EmbeddedServer:
 
 
 def find_or_start(directory: Path, environ: Mapping[str, str]) -> "tuple[str, EmbeddedServer | None]":
-    """URL of ``REDIS_URL``, else of a server started on ``directory``, which the caller stops; errors as of ``start``."""
+    """``REDIS_URL``, else the URL of a server started on ``directory``, for the caller to stop."""
     url = environ.get("REDIS_URL")
     if url:
         return url, None

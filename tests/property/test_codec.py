@@ -58,13 +58,14 @@ def test_round_trip(data, run_id):
     assert_same_segment(decode_segment(frame, spec, run_id), segment)
 
 
-@given(st.integers(0), st.integers(1, 255))
-@settings(max_examples=200, deadline=None)
-def test_every_changed_byte_is_refused(position, change):
-    frame = bytearray(encode_segment(make_segment(), SPEC, "run"))
-    frame[position % len(frame)] ^= change
-    with pytest.raises(CorruptFrameError):
-        decode_segment(bytes(frame), SPEC, "run")
+@pytest.mark.parametrize("change", [1, 0x80, 0xFF])
+def test_every_changed_byte_is_refused(change):
+    frame = encode_segment(make_segment(), SPEC, "run")
+    for position in range(len(frame)):
+        damaged = bytearray(frame)
+        damaged[position] ^= change
+        with pytest.raises(CorruptFrameError):
+            decode_segment(bytes(damaged), SPEC, "run")
 
 
 @given(st.integers(0))
@@ -86,7 +87,7 @@ def test_wire_bytes_of_version_1_stay_as_they_are():
     spec = TransitionSpec(observation_size=1, action_size=1, circuit_parameters_size=1, num_bits=9)
     segment = make_segment(1, spec=spec, first=3, actor_id=5, incarnation=6, sequence=2)
     assert encode_segment(segment, spec, "golden").hex() == (
-        "4844515301000b00d1c882aa010000000100000001000000010000000900000005000000060000000200000000000000"  # header
+        "4844515301000b000c2bd333010000000100000001000000010000000900000005000000060000000200000000000000"  # header
         "f72dfb49b1b397affe132675601af3b07374617465766563746f720000000000"  # schema hash, backend name
         "0000fa440020fa44"  # observations 2000, 2001
         "00006040000040400000000000005040"  # action 3.5, reward 3, discount 0, circuit parameter 3.25
@@ -114,7 +115,7 @@ def forged(frame: bytes, offset: int, layout: str, value: object) -> bytes:
     """The frame with one header field replaced and a valid crc32."""
     changed = bytearray(frame)
     struct.pack_into(layout, changed, offset, value)
-    struct.pack_into("<I", changed, 8, zlib.crc32(changed[12:]))
+    struct.pack_into("<I", changed, 8, zlib.crc32(changed[12:], zlib.crc32(changed[:8])))
     return bytes(changed)
 
 
