@@ -14,7 +14,7 @@ from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.config import AgentSpec
 from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler
-from replay.redis_replay import RedisWriter
+from replay.redis_writer import RedisWriter
 
 _NUM_LANES = 2
 """One lane steps while the other waits for its bits."""
@@ -72,7 +72,7 @@ class RolloutWorker:
         self._clock = clock
         self._actor_id = actor_id
         self._writer = RedisWriter.connect(
-            address.url, address.run_id, transition_spec(config, spec), make_limiter(config)
+            address.url, address.run_id, transition_spec(config, spec), make_limiter(config), config.replay.capacity
         )
         self._incarnation = self._writer.register_actor(actor_id)
         identity = (actor_id, self._incarnation)

@@ -69,7 +69,7 @@ def run_training(config: RunConfig, run: RunDirectory, checkpoint: Checkpoint | 
 
 def _headline(config: RunConfig, run: RunDirectory) -> str:
     circuit = config.policy.circuit
-    block = config.block
+    block: str = config.block
     if config.backend is not None:
         block += f" ({circuit.num_qubits} qubits, {circuit.num_layers} layers, backend {config.backend})"
     mode = "synchronous" if config.synchronous else f"{config.actors.num_actors} actor(s)"

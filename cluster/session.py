@@ -205,6 +205,10 @@ class Session:
         self._last_save_s = self._clock()
         self._next_save = self._save_due_after(self.env_step)
 
+    def close(self) -> None:
+        """Close the files of rows."""
+        self._metrics.close()
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.scalars
         load_learner_state(self.learner, checkpoint.tensors["learner"], state["learner"])

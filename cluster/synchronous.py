@@ -58,7 +58,6 @@ def train_synchronous(
         replay.announce_policy_version(parameters.version)
 
     learner = make_learner(config, spec)
-    metrics = MetricsWriter(run)
     rollout = _make_rollout(config, spec, sampler, replay, board)
 
     def extra_state() -> ExtraState:
@@ -72,7 +71,7 @@ def train_synchronous(
         source=replay,
         publish=publish,
         tests=LocalTests(config, spec, sampler),
-        metrics=metrics,
+        metrics=MetricsWriter(run),
         progress=progress,
         extra_state=extra_state,
     )
@@ -93,7 +92,7 @@ def train_synchronous(
             session.save()
     finally:
         rollout.close()
-        metrics.close()
+        session.close()
     return session
 
 
