@@ -92,27 +92,41 @@ class EmbeddedServer:
         deadline = Deadline(clock() + ready_timeout_s, clock, sleep)
         try:
             for attempt in range(_PORT_ATTEMPTS):
-                server_lock = lock_server(directory, deadline)
-                url, process = _spawn(directory, host, maxmemory_bytes, server_lock)
+                url = _write_config(directory, host, maxmemory_bytes)
                 try:
-                    _wait_until_ready(process, url, directory, deadline)
+                    process = _spawn(directory, url, deadline)
+                    break
                 except _PortTakenError:
                     if attempt == _PORT_ATTEMPTS - 1:
                         raise
-                except BaseException:
-                    process.kill()
-                    process.wait()
-                    raise
-                else:
-                    break
         except BaseException:
             owner_lock.close()
             raise
         logger.info("replay server with pid %d keeps its data in %s", process.pid, directory)
         return cls(url=url, pid=process.pid, directory=directory, _process=process, _owner_lock=owner_lock)
 
+    def restart(self, *, ready_timeout_s: float = 120.0) -> None:
+        """Start again after the server died, at the same address with the same password, so that clients reconnect.
+
+        Raises:
+            ReplayError: if it exits again, with the end of its log.
+            ReplayUnreachableError: if it is not ready in time.
+        """
+        self._end_process(60.0)
+        self._process = _spawn(self.directory, self.url, Deadline(time.monotonic() + ready_timeout_s))
+        self.pid = self._process.pid
+        logger.warning("restarted the replay server as pid %d", self.pid)
+
     def stop(self, timeout_s: float = 60.0) -> None:
         """Close the append-only file cleanly and end the server; calling it twice is fine."""
+        self._end_process(timeout_s)
+        self._owner_lock.close()
+
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def _end_process(self, timeout_s: float) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -121,11 +135,6 @@ class EmbeddedServer:
                 logger.warning("replay server %d did not stop within %.0f s; killing it", self.pid, timeout_s)
                 self._process.kill()
                 self._process.wait()
-        self._owner_lock.close()
-
-    def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self._process.poll() is None
 
     def __enter__(self) -> Self:
         return self
@@ -174,15 +183,24 @@ class _PortTakenError(ReplayError):
     """Somebody took the port between our look and the server's bind."""
 
 
-def _spawn(
-    directory: Path, host: str, maxmemory_bytes: int | None, server_lock: IO[str]
-) -> tuple[str, "subprocess.Popen[bytes]"]:
-    """Write the configuration, start the process; returns the URL and the process."""
+def _write_config(directory: Path, host: str, maxmemory_bytes: int | None) -> str:
+    """Write the configuration with a new port and password; returns the URL that fits it."""
     port = _free_port()
     password = secrets.token_urlsafe(24)
     hosts = host if host == "127.0.0.1" else f"{host} 127.0.0.1"
     lines = [f"bind {hosts}", f"port {port}", f"requirepass {password}", f"maxmemory {maxmemory_bytes or 0}"]
-    _write_private(directory / _CONFIG, _SETTINGS + "\n".join(lines) + "\n")
+    path = directory / _CONFIG
+    path.unlink(missing_ok=True)
+    # Not by the command line, which every user of the machine can read.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_SETTINGS + "\n".join(lines) + "\n")
+    address = f"[{host}]" if ":" in host else host
+    return f"redis://:{password}@{address}:{port}/0"
+
+
+def _spawn(directory: Path, url: str, deadline: Deadline) -> "subprocess.Popen[bytes]":
+    """Start the process on the written configuration and wait until it is ready."""
+    server_lock = lock_server(directory, deadline)
     with server_lock, (directory / _LOG).open("ab") as log:
         log.truncate(0)
         process = subprocess.Popen(
@@ -196,20 +214,25 @@ def _spawn(
             start_new_session=True,
         )
         write_pid(server_lock, process.pid)
-    address = f"[{host}]" if ":" in host else host
-    return f"redis://:{password}@{address}:{port}/0", process
+    try:
+        _wait_until_ready(process, url, directory, deadline)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, directory: Path, deadline: Deadline) -> None:
     """Until it answers PING, which it does not while it loads its data."""
-    session = RedisSession(url, socket_timeout_s=2.0)
+    session = RedisSession(url, socket_timeout_s=1.0)
     try:
         while True:
-            status = process.poll()
             try:
                 session.attempt(lambda client: client.ping())
                 return
             except ReplayError as error:
+                status = process.poll()
                 log_end = " | ".join((directory / _LOG).read_text(errors="replace").strip().splitlines()[-5:])
                 if status is not None and "Address already in use" in log_end:
                     raise _PortTakenError(log_end) from error
@@ -236,10 +259,3 @@ def _free_port() -> int:
             port: int = probe.getsockname()[1]
         if port != _RAY_PORT:
             return port
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Create or replace a file that only its owner may read."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
