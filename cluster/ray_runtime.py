@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 from cluster.errors import ClusterUnreachableError
 
 _log = logging.getLogger(__name__)
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - Ray's own fixed place
+_TOKEN = Path.home() / ".ray" / "auth_token"
 _CONNECT_TIMEOUT_S = 3.0
 _RESOURCE_SHARE = 0.001
 
@@ -41,12 +43,13 @@ def ray_runtime() -> Iterator[RayRuntime]:
         ClusterUnreachableError: if RAY_ADDRESS is set and cannot be joined.
     """
     address = _existing_address()
-    _adopt_token()
     try:
         if address is None:
             # Our processes are counted by us, not by Ray: they wait for each other more than they compute.
             ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=True)
+            _protect_token()
         else:
+            _adopt_token()
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
     except Exception as error:
         if address is None:
@@ -89,7 +92,15 @@ def _existing_address() -> str | None:
 
 
 def _adopt_token() -> None:
-    """Ray 2.60 joins a cluster with a token only when told to, although ``ray start`` uses one it finds."""
-    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if has_token or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    """Use the token that is there: Ray 2.60 joins an explicit address without it unless told to."""
+    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or _TOKEN.is_file()
+    if has_token and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        # Ray read its settings when it was imported; this makes it read them again, as its own start does.
+        Config.initialize("")
+
+
+def _protect_token() -> None:
+    """Ray writes its token file readable for everybody on the machine."""
+    if _TOKEN.is_file():
+        _TOKEN.chmod(0o600)
