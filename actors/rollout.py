@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from actors.environment import EnvironmentGroup
-from actors.policy import ActingPolicy, PendingAction, PolicyOutput
+from actors.policy import ActingPolicy, PendingAction
 from actors.segments import SegmentBuilder, Step
 from learner.config import AgentSpec
 from learner.parameters import ParameterSource
@@ -107,6 +107,7 @@ class Rollout:
         finished = result.terminated | result.truncated
         lane.episode_return += result.reward
         lane.episode_length += 1
+        segments: list[Segment] = []
         for row, builder in enumerate(lane.builders):
             discount = 0.0 if result.terminated[row] else 1.0
             builder.append(
@@ -121,7 +122,9 @@ class Rollout:
                 )
             )
             if finished[row] or len(builder) == self._segment_length:
-                self._insert(builder, result.next_observation[row], output)
+                segments.append(self._cut(builder, result.next_observation[row], output.backend_name))
+        if segments:
+            self.reply = self._writer.insert_many(segments)
         self._close_episodes(lane, finished)
         lane.environments.reset_finished(finished)
         return len(lane.environments)
@@ -154,16 +157,16 @@ class Rollout:
         noise = self.rng.standard_normal(action.shape, dtype=np.float32) * (self._noise_std * scale)
         return np.clip(action + noise, self._low, self._high)
 
-    def _insert(self, builder: SegmentBuilder, final_observation: Float32[np.ndarray, "O"], out: PolicyOutput) -> None:
+    def _cut(self, builder: SegmentBuilder, final_observation: Float32[np.ndarray, "O"], backend_name: str) -> Segment:
         segment = Segment(
             actor_id=self._actor_id,
             incarnation=self._incarnation,
             sequence=self.sequence,
-            backend_name=out.backend_name,
+            backend_name=backend_name,
             **builder.cut(final_observation),
         )
-        self.reply = self._writer.insert(segment)
         self.sequence += 1
+        return segment
 
     def _close_episodes(self, lane: Lane, finished: np.ndarray) -> None:
         for row in np.flatnonzero(finished):

@@ -1,5 +1,6 @@
 """What writers, the learner and the run need from a replay. The Redis and the in-memory replay satisfy all three."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,10 @@ class SegmentWriter(Protocol):
 
     def insert(self, segment: Segment) -> InsertReply:
         """Store a segment exactly once, however often this is called with the same identity."""
+        ...
+
+    def insert_many(self, segments: Sequence[Segment]) -> InsertReply:
+        """Store several, in their order and at the price of one; replies to the last."""
         ...
 
     def poll(self) -> InsertReply:

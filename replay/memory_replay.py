@@ -1,6 +1,7 @@
 """The replay of one process: for lockstep runs, for machines without a server, and as the model that tests Redis."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -133,6 +134,11 @@ class MemoryReplay:
                 self._journal.append(encode_segment(segment, self._spec, self._run_id))
             self._take(segment)
         return self._reply(is_new=is_new)
+
+    def insert_many(self, segments: Sequence[Segment]) -> InsertReply:
+        """Store several in their order; ``is_new`` is True where any of them was new; errors as of ``insert``."""
+        replies = [self.insert(segment) for segment in segments] or [self.poll()]
+        return replace(replies[-1], is_new=any(reply.is_new for reply in replies))
 
     def poll(self) -> InsertReply:
         """Counters, limiter and newest policy version."""
