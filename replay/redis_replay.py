@@ -33,10 +33,10 @@ class RedisReplay:
         self._session = writer.dataset.session
         self._mirror = mirror
         self._limiter = limiter
-        self._tail = RedisTail(self._dataset, mirror)
         self._away_since: float | None = None
         self._next_try_at = 0.0
         ring = self._session.call(self._dataset.read())
+        self._tail = RedisTail(self._dataset, mirror, ring)
         self._inserted = ring.counts.inserted
         self._sampled = ring.counts.sampled
         self._pushed_sampled = ring.counts.sampled
@@ -89,6 +89,11 @@ class RedisReplay:
     def num_rejected_frames(self) -> int:
         """Frames that failed their checks and were skipped."""
         return self._tail.num_rejected_frames
+
+    @property
+    def num_missed_segments(self) -> int:
+        """Segments that fell out of the server before they were read."""
+        return self._tail.num_missed_segments
 
     def register_actor(self, actor_id: int) -> int:
         """Start of an actor: its incarnation, from 1."""

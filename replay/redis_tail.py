@@ -19,10 +19,11 @@ _REPLIES_IN_FLIGHT = 8
 class RedisTail:
     """Position in the ring of segments, and the mirror that is filled from there. Not thread-safe."""
 
-    def __init__(self, dataset: RedisDataset, mirror: Mirror) -> None:
+    def __init__(self, dataset: RedisDataset, mirror: Mirror, ring: RingState) -> None:
+        """Start at the oldest segment that ``ring`` holds."""
         self._dataset = dataset
         self._mirror = mirror
-        self._position = 0
+        self._position = ring.oldest_index
         self.num_rejected_frames = 0
         """Frames that failed their checks and were skipped."""
         self.num_missed_segments = 0
@@ -40,7 +41,7 @@ class RedisTail:
             )
             self._position = ring.next_index
         if ring.oldest_index > self._position:
-            self.num_missed_segments += ring.oldest_index - self._position if self._position else 0
+            self._miss(ring.oldest_index - self._position)
             self._position = ring.oldest_index
         if self._position == ring.next_index:
             return
@@ -63,7 +64,7 @@ class RedisTail:
 
     def _take(self, frame: bytes | None) -> None:
         if frame is None:
-            self.num_missed_segments += 1
+            self._miss(1)
             return
         try:
             segment = decode_segment(frame, self._dataset.spec, self._dataset.run_id)
@@ -74,3 +75,10 @@ class RedisTail:
                 logger.warning("skipped bad frame %d (%d so far): %s", self._position, self.num_rejected_frames, error)
             return
         self._mirror.append(segment)
+
+    def _miss(self, count: int) -> None:
+        if self.num_missed_segments == 0:
+            logger.warning(
+                "segments fall out of the server before they are read: its capacity is too small, or we are slow"
+            )
+        self.num_missed_segments += count

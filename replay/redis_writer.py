@@ -70,9 +70,8 @@ class RedisWriter:
         """
         if not segments:
             return self.poll()
-        pending = [self._arguments(segment) for segment in segments]
         self._longest = max(self._longest, *(len(segment) for segment in segments))
-        replies = self.dataset.session.call(lambda client: self._send(client, pending))
+        replies = self.dataset.session.call(lambda client: self._send(client, segments))
         for segment, (status, *_, expected) in zip(segments, replies, strict=True):
             self.dataset.check_status(status)
             if status == _STATUS_GAP:
@@ -110,22 +109,30 @@ class RedisWriter:
             self.dataset.segment_prefix,
         )
 
-    def _send(self, client: Any, pending: list[tuple[object, ...]]) -> list[list[int]]:
-        """Store each segment; the first error counts, because what follows it is only a gap."""
+    def _send(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
         try:
-            return self._pipelined(client, pending)
+            return self._pipelined(client, segments)
         except self.dataset.session.script_missing:
             # A restarted server has forgotten its scripts.
             client.script_load(self._script.text)
-            return self._pipelined(client, pending)
+            return self._pipelined(client, segments)
 
-    def _pipelined(self, client: Any, pending: list[tuple[object, ...]]) -> list[list[int]]:
+    def _pipelined(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
+        """Store each segment; the first error counts, because what follows it is only a gap."""
         dataset = self.dataset
         keys = (dataset.meta_key, dataset.counters_key, dataset.sequences_key, dataset.lengths_key)
-        with client.pipeline(transaction=False) as pipeline:
-            for arguments in pending:
-                pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)
-            return list(pipeline.execute())
+        connection = client.connection_pool.get_connection()
+        try:
+            # Not redis-py's pipeline: it encodes everything before it sends anything, and the server would sit idle.
+            for segment in segments:
+                connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *self._arguments(segment))
+            return [connection.read_response() for _ in segments]
+        except BaseException:
+            # Replies that nobody read must not meet the next command.
+            connection.disconnect()
+            raise
+        finally:
+            client.connection_pool.release(connection)
 
     def _reply(self, *, is_new: bool, counts: ReplayCounts, policy_version: int) -> InsertReply:
         return InsertReply(

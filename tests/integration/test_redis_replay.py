@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import redis
 
+from replay.codec import frame_bytes
 from replay.embedded_server import EmbeddedServer
 from replay.errors import (
     CredentialsRefusedError,
@@ -154,13 +155,23 @@ def test_old_segments_leave_the_server_and_the_mirror(writer, learner, client, r
     assert client.llen(f"hdqnn:{{{run_id}}}:lengths") == 10
 
 
+def test_a_slow_learner_counts_what_it_missed(server, run_id, writer, learner, caplog):
+    for sequence in range(25):
+        writer.insert(make_segment(4, sequence=sequence))
+    learner.refresh()
+    assert learner.num_missed_segments == 15
+    assert "segments fall out of the server before they are read" in caplog.text
+    late = RedisReplay.connect(server.url, run_id, SPEC, LIMITER, CAPACITY)
+    assert late.num_missed_segments == 0
+    late.close()
+
+
 def test_capacity_in_bytes(server, run_id, client):
-    frame_size = 280
-    writer = RedisWriter.connect(server.url, run_id, SPEC, LIMITER, CAPACITY, capacity_bytes=3 * frame_size)
+    size = frame_bytes(4, SPEC, len("statevector"))
+    writer = RedisWriter.connect(server.url, run_id, SPEC, LIMITER, CAPACITY, capacity_bytes=3 * size)
     for sequence in range(8):
         writer.insert(make_segment(4, sequence=sequence))
-    keys = client.keys(f"hdqnn:{{{run_id}}}:segment:*")
-    assert 0 < sum(client.strlen(key) for key in keys) <= 3 * frame_size
+    assert [client.strlen(key) for key in client.keys(f"hdqnn:{{{run_id}}}:segment:*")] == [size] * 3
     writer.close()
 
 
@@ -244,17 +255,18 @@ def test_acknowledged_segments_survive_kill_9(server, run_id):
     threads = [threading.Thread(target=write, args=(actor_id,)) for actor_id in (1, 2, 3)]
     for thread in threads:
         thread.start()
-    for _ in range(2):
-        time.sleep(0.3)
-        before = len(acknowledged)
-        kill_and_restart(server)
-    time.sleep(0.3)
+    for round_number in (1, 2, 3):
+        deadline = time.monotonic() + 20
+        while len(acknowledged) < 100 * round_number and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if round_number < 3:
+            kill_and_restart(server)
     stop.set()
     for thread in threads:
         thread.join(20)
     learner = RedisReplay.connect(server.url, run_id, SPEC, LIMITER, 10**6)
     rewards = held_rewards(learner)
-    assert len(acknowledged) > before > 20
+    assert len(acknowledged) >= 300
     assert len(rewards) == len(set(rewards))
     assert set(rewards) == {100_000 * actor + 2 * sequence + t for actor, sequence in acknowledged for t in (0, 1)}
     learner.close()

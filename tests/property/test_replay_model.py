@@ -1,0 +1,182 @@
+"""RedisReplay and MemoryReplay against one plain model, under retries, gaps, restarts and a server killed with -9."""
+
+import os
+import signal
+from collections import deque
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from replay.embedded_server import EmbeddedServer
+from replay.errors import SequenceGapError
+from replay.memory_replay import MemoryReplay
+from replay.rate_limiter import SampleToInsertRatio
+from replay.redis_replay import RedisReplay
+from replay.redis_writer import RedisWriter
+from replay.types import ReplayCounts, Segment
+from tests.unit.replay.segments import SPEC, assert_same_batch, make_segment
+
+pytestmark = pytest.mark.redis
+
+CAPACITY = 30
+LIMITER = SampleToInsertRatio(2.0, 8, 40.0)
+ACTORS = st.integers(0, 2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedServer.start(tmp_path_factory.mktemp("server")) as started:
+        yield started
+
+
+class ReplayMachine(RuleBasedStateMachine):
+    """The model is a deque of segments and a few integers; whatever is new to it must be new to the replays."""
+
+    run_numbers = count()
+
+    def __init__(self, server: EmbeddedServer, run_prefix: str):
+        super().__init__()
+        self.server = server
+        self.run_id = f"{run_prefix}-{next(self.run_numbers)}"
+        self.held: deque[Segment] = deque()
+        self.sent: dict[tuple[int, int], list[Segment]] = {}
+        self.incarnations = {0: 0, 1: 0, 2: 0}
+        self.inserted = self.sampled = self.policy_version = self.restarts = 0
+        self.memory = MemoryReplay(SPEC, LIMITER, CAPACITY)
+        self.writer = RedisWriter.connect(server.url, self.run_id, SPEC, LIMITER, CAPACITY, deadline_s=10)
+        self.learner = self.connect_learner()
+
+    def connect_learner(self) -> RedisReplay:
+        return RedisReplay.connect(self.server.url, self.run_id, SPEC, LIMITER, CAPACITY, deadline_s=10)
+
+    def teardown(self):
+        self.writer.close()
+        self.learner.close()
+
+    @initialize()
+    def first_incarnations(self):
+        for actor_id in self.incarnations:
+            self.register(actor_id)
+
+    @rule(actor_id=ACTORS)
+    def register(self, actor_id):
+        self.incarnations[actor_id] += 1
+        assert self.writer.register_actor(actor_id) == self.incarnations[actor_id]
+        assert self.memory.register_actor(actor_id) == self.incarnations[actor_id]
+        self.sent[actor_id, self.incarnations[actor_id]] = []
+
+    def next_segment(self, actor_id: int, steps: int, ahead: int = 0) -> Segment:
+        incarnation = self.incarnations[actor_id]
+        sequence = len(self.sent[actor_id, incarnation]) + ahead
+        return make_segment(
+            steps, actor_id=actor_id, incarnation=incarnation, sequence=sequence, first=self.inserted + 100 * ahead
+        )
+
+    def take(self, segment: Segment) -> None:
+        self.sent[segment.actor_id, segment.incarnation].append(segment)
+        self.inserted += len(segment)
+        self.held.append(segment)
+        while sum(map(len, self.held)) > CAPACITY:
+            self.held.popleft()
+
+    def check_reply(self, reply, is_new: bool) -> None:
+        assert reply.is_new == is_new
+        assert reply.counts == ReplayCounts(inserted=self.inserted, sampled=self.sampled)
+        assert reply.policy_version == self.policy_version
+
+    @rule(actor_id=ACTORS, steps=st.integers(1, 9))
+    def insert(self, actor_id, steps):
+        segment = self.next_segment(actor_id, steps)
+        replies = [replay.insert(segment) for replay in (self.writer, self.memory)]
+        self.take(segment)
+        for reply in replies:
+            self.check_reply(reply, is_new=True)
+        assert replies[0].can_insert == replies[1].can_insert
+
+    @rule(actor_id=ACTORS, lengths=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    def insert_many(self, actor_id, lengths):
+        segments = []
+        for steps in lengths:
+            segments.append(self.next_segment(actor_id, steps))
+            self.memory.insert(segments[-1])
+            self.take(segments[-1])
+        self.check_reply(self.writer.insert_many(segments), is_new=True)
+
+    @rule(data=st.data())
+    def late_retry(self, data):
+        """Of any segment that any incarnation ever stored, also of one that has fallen out."""
+        stored = [segment for segments in self.sent.values() for segment in segments]
+        if stored:
+            segment = data.draw(st.sampled_from(stored))
+            for replay in (self.writer, self.memory):
+                self.check_reply(replay.insert(segment), is_new=False)
+
+    @rule(actor_id=ACTORS, ahead=st.integers(1, 3))
+    def overtake(self, actor_id, ahead):
+        segment = self.next_segment(actor_id, 2, ahead)
+        for replay in (self.writer, self.memory):
+            with pytest.raises(SequenceGapError, match=f"sent sequence {segment.sequence}"):
+                replay.insert(segment)
+
+    @rule(version=st.integers(0, 100))
+    def publish(self, version):
+        self.policy_version = version
+        self.learner.announce_policy_version(version)
+        self.memory.announce_policy_version(version)
+
+    @rule(batch_size=st.integers(1, 20), seed=st.integers(0, 9))
+    def sample(self, batch_size, seed):
+        self.learner.refresh()
+        assert self.learner.can_sample(batch_size) == self.memory.can_sample(batch_size)
+        if self.learner.can_sample(batch_size):
+            batches = [r.sample(batch_size, np.random.default_rng(seed)) for r in (self.learner, self.memory)]
+            assert_same_batch(*batches)
+            self.sampled += batch_size
+            self.learner.refresh()
+
+    @rule()
+    def restart_the_learner(self):
+        self.learner.close()
+        self.learner = self.connect_learner()
+
+    @precondition(lambda self: self.restarts == 0)
+    @rule(chance=st.integers(0, 5))
+    def kill_the_server(self, chance):
+        if chance == 5:
+            self.restarts += 1
+            os.kill(self.server.pid, signal.SIGKILL)
+            self.server.restart()
+
+    @invariant()
+    def everything_held_is_the_same(self):
+        counts = ReplayCounts(inserted=self.inserted, sampled=self.sampled)
+        assert self.learner.refresh() == counts
+        assert self.memory.refresh() == counts
+        expected = [reward for segment in self.held for reward in segment.rewards]
+        for replay in (self.learner, self.memory):
+            assert replay._mirror.gather(np.arange(len(replay))).reward.tolist() == expected
+
+
+def test_replays_agree_with_the_model(server, tmp_path):
+    """About 4 s; kills the server a few times."""
+    run_state_machine_as_test(
+        lambda: ReplayMachine(server, tmp_path.name),
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
