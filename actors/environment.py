@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float32
 from actors.errors import InvalidEnvironmentError, UnsupportedEnvironmentError
 from learner.config import AgentSpec
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 def make_environment(env_id: str) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """Make one environment.
@@ -82,15 +84,16 @@ def _try_out(env_id: str, environment: gymnasium.Env[np.ndarray, np.ndarray], sp
 
 
 def check_finite(env_id: str, what: str, values: np.ndarray) -> None:
-    """Refuse NaN and infinity from an environment.
+    """Refuse NaN, infinity, and what becomes infinity in float32, from an environment.
 
     Raises:
         InvalidEnvironmentError: with the first bad value and its index.
     """
-    if not np.isfinite(values).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    is_usable = np.abs(values) <= _FLOAT32_MAX
+    if not is_usable.all():
+        index = tuple(int(i) for i in np.argwhere(~is_usable)[0])
         raise InvalidEnvironmentError(
-            f"{env_id} returned the {what} {values[index]} at index {list(index)}; expected finite numbers. "
+            f"{env_id} returned the {what} {values[index]} at index {list(index)}; expected finite numbers of float32. "
             "Nothing of this step was stored; fix the environment (its physics may have diverged)"
         )
 
