@@ -365,6 +365,26 @@ def test_wrong_password_is_refused_at_once_and_never_shown(server, run_id, caplo
     assert "canary" not in shown
 
 
+def test_a_password_changed_meanwhile_is_an_error_at_once(tmp_path):
+    with EmbeddedServer.start(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        learner = RedisReplay.connect(server.url, "run", SPEC, LIMITER, CAPACITY)
+        client.config_set("requirepass", "another")
+        client.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(CredentialsRefusedError):
+            learner.refresh()
+
+
+def test_an_idle_refresh_writes_nothing(learner, client):
+    learner.insert(make_segment(8))
+    learner.refresh()
+    learner.sample(4, np.random.default_rng(0))
+    learner.refresh()
+    before = client.info("commandstats")["cmdstat_hset"]["calls"]
+    for _ in range(3):
+        learner.refresh()
+    assert client.info("commandstats")["cmdstat_hset"]["calls"] == before
+
+
 def test_bad_frames_are_counted_and_skipped(writer, learner, client, run_id, caplog):
     for sequence in range(3):
         writer.insert(make_segment(sequence=sequence, first=4 * sequence, actor_id=9))

@@ -1,3 +1,6 @@
+import socket
+import threading
+
 import pytest
 
 from replay.errors import CredentialsRefusedError, ReplayConfigError, ReplayFullError, ReplayUnreachableError
@@ -27,6 +30,8 @@ def test_unreadable_url_names_no_password(url):
         RedisSession(url)
     assert "expected redis://" in str(caught.value)
     assert "ary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 class FakeTime:
@@ -98,3 +103,23 @@ def test_refused_credentials_are_not_tried_again(session, time, name):
         session.call(Scripted(getattr(redis.exceptions, name)("no")))
     assert time.pauses_s == []
     assert not caught.value.retryable
+
+
+def test_one_attempt_is_one_connection():
+    """redis-py's own retries, which would send a command twice, are off."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            while True:
+                try:
+                    connections.append(listener.accept())
+                except OSError:
+                    return
+                connections[-1][0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        session = RedisSession(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(ReplayUnreachableError):
+            session.attempt(lambda client: client.ping())
+    assert len(connections) == 1
