@@ -7,6 +7,7 @@ from importlib import import_module
 
 from cluster.errors import EXIT_DONE, EXIT_REFUSED
 from cluster.failures import report_failure
+from cluster.process_tuning import tune_process
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("cluster.command_train", "train a policy: hdqnn train [preset] [--field value …]"),
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     if name not in _COMMANDS:
         sys.stderr.write(f"hdqnn: unknown command {name!r}; expected one of {', '.join(_COMMANDS)}\n")
         return EXIT_REFUSED
+    tune_process()
     command: Callable[[list[str]], int] = import_module(_COMMANDS[name][0]).run
     try:
         return command(rest)

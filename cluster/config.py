@@ -59,7 +59,7 @@ class RunConfig:
     device: str = "auto"
     """Torch device of the learner: auto, cpu, cuda, cuda:1, …"""
     num_threads: int | None = None
-    """Torch threads of the learner; default: every core."""
+    """Torch threads of the learner; default: every core but one, which actors and services need."""
     publish_period_updates: int = 8
     """Updates between two published versions of the policy parameters."""
     log_period_steps: int = 500

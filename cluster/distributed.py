@@ -21,6 +21,7 @@ from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.metrics import MetricsWriter
+from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.ray_runtime import RayRuntime, ray_runtime
 from cluster.ray_services import RayParameterSource, RayQPUClient, start_board, start_qpu_workers
@@ -56,7 +57,7 @@ def train_distributed(
         should_stop: asked between updates.
     """
     spec = agent_spec(config.env_id)
-    torch.set_num_threads(config.num_threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.num_threads or default_num_threads())
     with ray_runtime() as runtime, _replay_server(run, runtime) as url:
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()

@@ -15,6 +15,7 @@ from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.local_tests import LocalTests
 from cluster.metrics import MetricsWriter
+from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng, derive_seed
@@ -46,7 +47,7 @@ def train_synchronous(
         progress: tells a person.
         should_stop: asked between steps; the caller saves then.
     """
-    torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    torch.set_num_threads(config.num_threads or default_num_threads())
     torch.use_deterministic_algorithms(True)
     spec = agent_spec(config.env_id)
     sampler = _make_sampler(config)
