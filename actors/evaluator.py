@@ -3,9 +3,13 @@
 Source: arXiv:2503.09119, Fig. 4 ("Each test round has 10 testing episode").
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from actors.environment import check_finite, make_environment
+from actors.errors import InvalidEnvironmentError
 from actors.policy import ActingPolicy
 
 _MAX_STEPS = 1_000_000
@@ -22,19 +26,28 @@ def evaluate(policy: ActingPolicy, env_id: str, *, num_episodes: int, seed: int)
         seed: root of the episode seeds; the same root gives the same start states.
 
     Raises:
-        InvalidEnvironmentError: if an observation or a reward is not finite.
+        InvalidEnvironmentError: if an observation or a reward is not finite, or an episode does not end.
     """
     environments = [make_environment(env_id) for _ in range(num_episodes)]
-    seeds = np.random.SeedSequence(seed).generate_state(num_episodes)
+    try:
+        return _run_episodes(policy, env_id, environments, seed)
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+def _run_episodes(policy: ActingPolicy, env_id: str, environments: Sequence[Any], seed: int) -> list[float]:
+    seeds = np.random.SeedSequence(seed).generate_state(len(environments))
     observation = np.stack([env.reset(seed=int(s))[0] for env, s in zip(environments, seeds, strict=True)])
+    check_finite(env_id, "observation", observation)
     observation = observation.astype(np.float32)
-    returns = np.zeros(num_episodes)
-    running = np.arange(num_episodes)
+    returns = np.zeros(len(environments))
+    running = np.arange(len(environments))
     for _ in range(_MAX_STEPS):
         action = policy.finish(policy.begin(observation[running])).action
         still_running = []
         for row, index in enumerate(running):
-            next_observation, reward, terminated, truncated, _ = environments[index].step(action[row])
+            next_observation, reward, terminated, truncated, _ = environments[int(index)].step(action[row])
             check_finite(env_id, "observation", next_observation)
             check_finite(env_id, "reward", np.asarray(reward))
             observation[index] = next_observation
@@ -43,7 +56,8 @@ def evaluate(policy: ActingPolicy, env_id: str, *, num_episodes: int, seed: int)
                 still_running.append(index)
         running = np.array(still_running, dtype=np.int64)
         if len(running) == 0:
-            break
-    for environment in environments:
-        environment.close()
-    return [float(value) for value in returns]
+            return [float(value) for value in returns]
+    raise InvalidEnvironmentError(
+        f"{env_id} ended {len(returns) - len(running)} of {len(returns)} test episodes within {_MAX_STEPS:,} steps; "
+        "expected every episode to end: give the environment a time limit (gymnasium.wrappers.TimeLimit)"
+    )

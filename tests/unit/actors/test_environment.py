@@ -8,7 +8,6 @@ from actors.environment import EnvironmentGroup, agent_spec, episode_seed, make_
 from actors.errors import ActorError, InvalidEnvironmentError, UnsupportedEnvironmentError
 from tests.environments import PREFIX
 
-
 REFUSED = [
     ("CartPole-v1", UnsupportedEnvironmentError, ["CartPole-v1", "action space Discrete(2)", "one-dimensional Box"]),
     (f"{PREFIX}DiscreteAction-v0", UnsupportedEnvironmentError, ["action space Discrete(4)", "continuous task"]),
