@@ -14,7 +14,8 @@ from typing import Protocol
 from cluster.errors import ClusterUnreachableError
 
 SUCCEEDED = "SUCCEEDED"
-TERMINAL_STATES = frozenset({SUCCEEDED, "FAILED", "STOPPED"})
+STOPPED = "STOPPED"
+TERMINAL_STATES = frozenset({SUCCEEDED, STOPPED, "FAILED"})
 
 
 class JobView(Protocol):
@@ -88,6 +89,7 @@ async def follow(
     *,
     write: Callable[[str], object],
     notify: Callable[[str], object],
+    skip: int = 0,
     policy: FollowPolicy | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -99,6 +101,7 @@ async def follow(
         job_id: submission id of the job.
         write: takes the output, each character once.
         notify: takes one-line notes about lost and regained connections.
+        skip: characters at the start of the output that are not wanted.
         policy: how long to be patient.
         clock: monotonic seconds.
         sleep: waits the given seconds.
@@ -110,7 +113,7 @@ async def follow(
         ClusterUnreachableError: if the cluster did not answer for ``policy.give_up_s``. The job may still run.
     """
     policy = policy or FollowPolicy()
-    printer = _Printer(write)
+    printer = _Printer(write, printed=skip)
     lost_at: float | None = None
     while True:
         # A broken stream says nothing yet: the status decides what it means.

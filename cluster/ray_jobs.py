@@ -72,7 +72,7 @@ class RayJobs:
     async def message(self, job_id: str) -> str:
         """What Ray says about the state of the job, one line."""
         text = str((await self._request("GET", f"/api/jobs/{job_id}")).get("message") or "")
-        return text.splitlines()[0] if text else ""
+        return text.partition("\n")[0].partition(", last available logs")[0]
 
     async def active(self) -> dict[str, str]:
         """Entrypoints of this project's jobs that wait or run, by submission id, oldest first."""
@@ -87,6 +87,10 @@ class RayJobs:
     async def stop(self, job_id: str) -> None:
         """Ask a job to end: SIGTERM, and SIGKILL after RAY_JOB_STOP_WAIT_TIME_S of the node."""
         await self._request("POST", f"/api/jobs/{job_id}/stop")
+
+    async def log_so_far(self, job_id: str) -> str:
+        """All output of the job until now."""
+        return str((await self._request("GET", f"/api/jobs/{job_id}/logs"))["logs"])
 
     async def log(self, job_id: str) -> AsyncIterator[str]:
         """Output of the job from its first character on, as it comes."""
@@ -127,7 +131,10 @@ class RayJobs:
                 "~/.ray/auth_token of its head node; for an http address, put it into RAY_AUTH_TOKEN"
             )
         if status == 404:
-            raise ConfigError(f"the cluster does not know {path}: expected the id of a job; list them with --list")
+            raise ConfigError(
+                f"the cluster does not know {path}: expected the id of one of its jobs (a Ray that was restarted has "
+                "forgotten those before); --list shows what runs"
+            )
         if status >= 400:
             raise ClusterUnreachableError(f"{method} {path}: status {status}, {text.strip().splitlines()[-1:]}")
         try:

@@ -18,12 +18,14 @@ from pathlib import Path
 
 from cluster.errors import EXIT_DONE, EXIT_FAILED, ClusterError, ConfigError
 from cluster.head_tunnel import REMOTE_PROJECT, HeadTunnel
-from cluster.job_follow import SUCCEEDED, follow
+from cluster.job_follow import STOPPED, SUCCEEDED, follow
 from cluster.ray_jobs import JOB_PREFIX, RayJobs
 
 EXIT_DETACHED = 130
 FORWARDED_VARIABLES = ("QPU_BACKEND", "QPU_DEVICE")
 """Settings of this machine's environment that a job gets too. Never secrets: a job's environment is public."""
+HISTORY_LINES = 40
+"""Lines of its past output that attaching to a run shows."""
 
 _HELP = """\
 examples:
@@ -86,7 +88,7 @@ def entrypoint_for(command: Sequence[str]) -> str:
     """
     if not command:
         raise ConfigError("no command: expected e.g. `-- train humanoid` after the cluster; --help shows more")
-    where = 'cd "${HDQNN_HOME:?this cluster was not started with cluster/node.sh or the image of deploy/Dockerfile}"'
+    where = 'cd "${HDQNN_HOME:?unknown here: this Ray was not started with cluster/node.sh}"'
     return f"unset OMP_NUM_THREADS; {where} && exec hdqnn {shlex.join(command)}"
 
 
@@ -158,32 +160,46 @@ def _write(text: str) -> None:
 
 async def _act(arguments: argparse.Namespace, command: Sequence[str], jobs: RayJobs) -> int:
     """Do what was asked; returns the exit code."""
-    cluster = arguments.cluster
     active = await jobs.active()
     if arguments.list:
         _write("".join(f"{job_id}  {_command_of(entrypoint)}\n" for job_id, entrypoint in active.items()))
         return EXIT_DONE
     if arguments.stop:
-        job_id = arguments.stop
-        await jobs.stop(job_id)
-        _say(f"asked {job_id} to end; it writes a checkpoint first")
-    elif arguments.attach is not None:
+        await jobs.stop(arguments.stop)
+        _say(f"asked {arguments.stop} to end; it writes a checkpoint first")
+        return await _watch(jobs, arguments.stop, arguments.cluster, is_new=False, wanted={SUCCEEDED, STOPPED})
+    if arguments.attach is not None:
         if not (arguments.attach or active):
             raise ConfigError("no run is on this cluster: expected one to attach to; name an ended one by its ID")
-        job_id = arguments.attach or list(active)[-1]
+        job_id, is_new = arguments.attach or list(active)[-1], False
     else:
-        entrypoint = entrypoint_for(command)
-        new_id = f"{JOB_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        job_id, is_new = choose_job(active, entrypoint, another=arguments.another, new_id=new_id)
-        if is_new:
-            await jobs.submit(job_id, entrypoint, {k: os.environ[k] for k in FORWARDED_VARIABLES if os.environ.get(k)})
-        _say(f"{'started' if is_new else 'already running:'} {job_id}")
+        job_id, is_new = await _start(jobs, active, entrypoint_for(command), another=arguments.another)
+    return await _watch(jobs, job_id, arguments.cluster, is_new=is_new, wanted={SUCCEEDED})
+
+
+async def _start(jobs: RayJobs, active: dict[str, str], entrypoint: str, *, another: bool) -> tuple[str, bool]:
+    """Start the run, or find that it runs already; returns its id and whether it is new."""
+    new_id = f"{JOB_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    job_id, is_new = choose_job(active, entrypoint, another=another, new_id=new_id)
+    if is_new:
+        await jobs.submit(job_id, entrypoint, {k: os.environ[k] for k in FORWARDED_VARIABLES if os.environ.get(k)})
+    _say(f"{'started' if is_new else 'already running:'} {job_id}")
+    return job_id, is_new
+
+
+async def _watch(jobs: RayJobs, job_id: str, cluster: str, *, is_new: bool, wanted: set[str]) -> int:
+    """Follow a run to its end; returns the exit code."""
     _say(f"Ctrl-C detaches, the run goes on; follow it again: python -m cluster.submit {cluster} --attach {job_id}")
-    status = await follow(jobs, job_id, write=_write, notify=_say)
+    skip = 0
+    if not is_new:
+        history = await jobs.log_so_far(job_id)
+        skip = len(history)
+        _write("".join(history.splitlines(keepends=True)[-HISTORY_LINES:]))
+    status = await follow(jobs, job_id, write=_write, notify=_say, skip=skip)
     _say(f"{job_id} ended: {status}. {await jobs.message(job_id)}")
     if not cluster.startswith("http"):
         _say(f"fetch its files before `ray down`: ray rsync-down {cluster} '{REMOTE_PROJECT}/runs/' runs/")
-    return EXIT_DONE if status == SUCCEEDED else EXIT_FAILED
+    return EXIT_DONE if status in wanted else EXIT_FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
