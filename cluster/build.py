@@ -79,6 +79,6 @@ def make_limiter(config: RunConfig) -> SampleToInsertRatio:
         learning_starts=config.td3.learning_starts,
         slack_steps=config.replay.slack_steps,
     )
-    largest_insert = config.actors.num_actors * config.actors.envs_per_actor * config.actors.segment_length
+    largest_insert = config.actors.envs_per_actor * config.actors.segment_length
     limiter.check_chunks(largest_insert=largest_insert, largest_sample=config.td3.batch_size)
     return limiter

@@ -29,10 +29,11 @@ class RateLimiter(Protocol):
 class SampleToInsertRatio:
     """Keeps samples within ``error_buffer`` of ``samples_per_insert`` times the transitions inserted.
 
-    With error = inserted · samples_per_insert - sampled and centre = min_size_to_sample · samples_per_insert: sampling
-    may not take the error below centre - error_buffer, inserting may not take it above centre + error_buffer. Before
-    ``min_size_to_sample`` transitions are in, inserting is always allowed and sampling never. A machine of any speed
-    then makes ``samples_per_insert`` · (inserted - min_size_to_sample) samples, give or take ``error_buffer``.
+    With error = inserted · samples_per_insert - sampled and centre = min_size_to_sample · samples_per_insert +
+    centre_shift: sampling may not take the error below centre - error_buffer, inserting may not take it above centre +
+    error_buffer. Before ``min_size_to_sample`` transitions are in, inserting is always allowed and sampling never. A
+    machine of any speed then makes ``samples_per_insert`` · (inserted - min_size_to_sample) - ``centre_shift`` samples,
+    give or take ``error_buffer``.
 
     The arithmetic is exact (rationals), so the proof in ``check_chunks`` holds after any number of steps.
 
@@ -49,6 +50,8 @@ class SampleToInsertRatio:
     """Transitions inserted before the first sample."""
     error_buffer: float
     """Slack to both sides, sampled transitions."""
+    centre_shift: float = 0.0
+    """Moves the window, sampled transitions; equal to ``error_buffer`` it keeps the learner from ever leading."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.samples_per_insert) and self.samples_per_insert > 0):
@@ -78,29 +81,33 @@ class SampleToInsertRatio:
             updates_per_step: learner updates per environment step (transition).
             batch_size: transitions per update.
             learning_starts: transitions before the first update.
-            slack_steps: how many transitions writers may run ahead or lag behind.
+            slack_steps: how many transitions writers may run ahead. The learner never does: it has made at most
+                updates_per_step · (inserted - learning_starts) updates at any time.
         """
         samples_per_insert = updates_per_step * batch_size
-        return cls(samples_per_insert, learning_starts, slack_steps * samples_per_insert)
+        half_window = slack_steps * samples_per_insert / 2
+        return cls(samples_per_insert, learning_starts, half_window, centre_shift=half_window)
 
     def can_insert(self, counts: ReplayCounts, num_transitions: int) -> bool:
         """Whether ``num_transitions`` more inserted transitions keep the error below its upper bound."""
         if counts.inserted < self.min_size_to_sample:
             return True
-        return self._excess(counts.inserted + num_transitions, counts.sampled) <= Fraction(self.error_buffer)
+        excess = self._excess(counts.inserted + num_transitions, counts.sampled)
+        return excess <= Fraction(self.centre_shift) + Fraction(self.error_buffer)
 
     def can_sample(self, counts: ReplayCounts, num_transitions: int) -> bool:
         """Whether ``num_transitions`` more sampled transitions keep the error above its lower bound."""
         if counts.inserted < self.min_size_to_sample:
             return False
-        return self._excess(counts.inserted, counts.sampled + num_transitions) >= -Fraction(self.error_buffer)
+        excess = self._excess(counts.inserted, counts.sampled + num_transitions)
+        return excess >= Fraction(self.centre_shift) - Fraction(self.error_buffer)
 
     def check_chunks(self, *, largest_insert: int, largest_sample: int) -> None:
         """Refuse chunk sizes with which writers and learner could each wait for the other.
 
-        Both wait when excess + largest_insert · samples_per_insert > error_buffer and excess - largest_sample <
-        -error_buffer. No excess satisfies both if and only if 2 · error_buffer ≥ largest_insert · samples_per_insert +
-        largest_sample.
+        Measured from the centre, both wait when excess + largest_insert · samples_per_insert > error_buffer and
+        excess - largest_sample < -error_buffer. No excess satisfies both if and only if 2 · error_buffer ≥
+        largest_insert · samples_per_insert + largest_sample.
 
         Args:
             largest_insert: transitions of the longest segment. ``InsertReply.can_insert`` answers for one more segment
@@ -115,7 +122,7 @@ class SampleToInsertRatio:
             raise ReplayConfigError(
                 f"error_buffer is {self.error_buffer}, but inserting {largest_insert} and sampling {largest_sample} "
                 f"transitions at once needs at least {float(needed)}: with less, writers and learner would wait for "
-                f"each other for ever; allow a slack of {math.ceil(needed / Fraction(self.samples_per_insert))} "
+                f"each other for ever; allow a slack of {math.ceil(2 * needed / Fraction(self.samples_per_insert))} "
                 "environment steps or more, or use shorter segments"
             )
 

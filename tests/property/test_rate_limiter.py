@@ -97,7 +97,8 @@ def test_update_ratio_comes_out_whatever_the_speeds(learner_speed):
         while credit >= 1 and limiter.can_sample(ReplayCounts(inserted=inserted, sampled=updates * 256), 256):
             updates += 1
             credit -= 1
-    assert abs(updates - 0.5 * (inserted - 1000)) <= 0.5 * 200 + 1
+            assert updates <= max(0, 0.5 * (inserted - 1000)), "the learner led"
+    assert 0 <= 0.5 * (inserted - 1000) - updates <= 0.5 * 200
 
 
 @pytest.mark.parametrize(
@@ -126,11 +127,13 @@ def test_long_segments_are_refused_with_the_slack_that_works():
     with pytest.raises(ReplayConfigError) as caught:
         limiter.check_chunks(largest_insert=64 * 8, largest_sample=256)
     for part in [
-        "error_buffer is 25600",
+        "error_buffer is 12800",
         "inserting 512",
         "sampling 256",
         "at least 65664.0",
-        "slack of 257 environment steps",
+        "slack of 513 environment steps",
     ]:
         assert part in str(caught.value)
-    SampleToInsertRatio(256, 1000, 257 * 256).check_chunks(largest_insert=512, largest_sample=256)
+    SampleToInsertRatio.from_update_ratio(
+        updates_per_step=1, batch_size=256, learning_starts=1000, slack_steps=513
+    ).check_chunks(largest_insert=512, largest_sample=256)
