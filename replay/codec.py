@@ -9,9 +9,12 @@ bytes but these four, u32 T, u32 O, u32 A, u32 P, u32 N, u32 actor_id, u32 incar
 hash. Columns in this order: observations, actions, rewards, discounts, circuit parameters, policy versions, bits.
 """
 
+import functools
 import hashlib
+import math
 import struct
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,11 +27,30 @@ MAX_FRAME_BYTES = 64 * 2**20
 
 _MAGIC = b"HDQS"
 _HEADER = struct.Struct("<4sHHI7IQ16s")
-_CRC_START, _CRC_END = 8, 12
+HEAD_BYTES = _HEADER.size
+CRC_START, CRC_END = 8, 12
+"""Where a frame holds its crc32: a cheap mark of its identity."""
 _MAX_NAME_BYTES = 256
 _UINT32_MAX = 2**32 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class FrameHead:
+    """What the first ``HEAD_BYTES`` bytes of a frame claim; nothing of it is checked yet."""
+
+    steps: int
+    actor_id: int
+    incarnation: int
+    sequence: int
+
+
+def read_head(head: bytes) -> FrameHead:
+    """Whose frame this says it is, without the cost and the safety of ``decode_segment``."""
+    *_, steps, _, _, _, _, actor_id, incarnation, sequence, _ = _HEADER.unpack_from(head)
+    return FrameHead(steps, actor_id, incarnation, sequence)
+
+
+@functools.lru_cache(maxsize=64)
 def schema_hash(spec: TransitionSpec, run_id: str) -> bytes:
     """16 bytes that differ between runs and between sizes of a transition."""
     sizes = (spec.observation_size, spec.action_size, spec.circuit_parameters_size, spec.num_bits)
@@ -94,16 +116,16 @@ def encode_segment(segment: Segment, spec: TransitionSpec, run_id: str) -> bytes
         np.packbits(segment.bits, axis=1),
     )
     # Views, not copies: the only copy of the columns is the join.
-    body: list[bytes | memoryview] = [header[_CRC_END:], name.ljust(_padded(len(name)), b"\0")]
+    body: list[bytes | memoryview] = [header[CRC_END:], name.ljust(_padded(len(name)), b"\0")]
     # Views, not copies: the only copy of the columns is the join.
     body += [
         np.ascontiguousarray(column, column.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         for column in columns
     ]
-    crc = zlib.crc32(header[:_CRC_START])
+    crc = zlib.crc32(header[:CRC_START])
     for part in body:
         crc = zlib.crc32(part, crc)
-    return b"".join((header[:_CRC_START], crc.to_bytes(4, "little"), *body))
+    return b"".join((header[:CRC_START], crc.to_bytes(4, "little"), *body))
 
 
 def decode_segment(frame: bytes, spec: TransitionSpec, run_id: str) -> Segment:
@@ -125,7 +147,7 @@ def decode_segment(frame: bytes, spec: TransitionSpec, run_id: str) -> Segment:
 
     def column(dtype: str, *shape: int) -> np.ndarray:
         nonlocal offset
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         values = np.frombuffer(frame, dtype, count, offset).reshape(shape)
         offset += values.nbytes
         return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -170,7 +192,7 @@ def _check_header(frame: bytes, spec: TransitionSpec, run_id: str) -> tuple[int,
             f"version differs: frame has format version {version}, this program reads {FORMAT_VERSION}; "
             "run the same release everywhere"
         )
-    if zlib.crc32(memoryview(frame)[_CRC_END:], zlib.crc32(frame[:_CRC_START])) != crc:
+    if zlib.crc32(memoryview(frame)[CRC_END:], zlib.crc32(frame[:CRC_START])) != crc:
         raise CorruptFrameError(
             f"crc32 differs: the frame of {len(frame)} bytes (actor {actor_id}?) was damaged or cut"
         )

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from replay.codec import MAX_FRAME_BYTES
+from replay.codec import HEAD_BYTES, MAX_FRAME_BYTES, FrameHead, read_head
 from replay.errors import CorruptFrameError, ReplayConfigError, ReplayLostError
 
 _LENGTH = struct.Struct("<I")
@@ -60,24 +60,32 @@ class SegmentJournal:
         os.fsync(self._file.fileno())
         return self.offset
 
-    def frames(self) -> Iterator[bytes]:
-        """All frames from the beginning.
+    def heads(self) -> Iterator[tuple[int, FrameHead]]:
+        """Position and head of every record, from the beginning; frames are skipped unread.
 
         Raises:
             CorruptFrameError: if a record is cut or impossibly long.
         """
-        with self.path.open("rb", buffering=2**20) as file:
+        with self.path.open("rb") as file:
             position = 0
             while position < self.offset:
-                header = file.read(_LENGTH.size)
-                length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
-                if not 0 < length <= min(MAX_FRAME_BYTES, self.offset - position - _LENGTH.size):
+                file.seek(position)
+                start = file.read(_LENGTH.size + HEAD_BYTES)
+                length = _LENGTH.unpack_from(start)[0] if len(start) == _LENGTH.size + HEAD_BYTES else 0
+                if not HEAD_BYTES <= length <= min(MAX_FRAME_BYTES, self.offset - position - _LENGTH.size):
                     raise CorruptFrameError(
                         f"{self.path} is damaged at byte {position}: a record of {length} bytes where "
                         f"{self.offset - position} are left; resume from an older checkpoint"
                     )
-                yield file.read(length)
+                yield position, read_head(start[_LENGTH.size :])
                 position += _LENGTH.size + length
+
+    def frames(self, position: int) -> Iterator[bytes]:
+        """The frames from a position that ``heads`` gave."""
+        with self.path.open("rb", buffering=2**20) as file:
+            file.seek(position)
+            while file.tell() < self.offset:
+                yield file.read(_LENGTH.unpack(file.read(_LENGTH.size))[0])
 
     def close(self) -> None:
         """Close the file; calling it twice is fine."""

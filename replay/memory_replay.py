@@ -1,5 +1,6 @@
 """The replay of one process: for lockstep runs, for machines without a server, and as the model that tests Redis."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,14 +72,22 @@ class MemoryReplay:
         """
         replay = cls(spec, limiter, capacity, run_id=run_id)
         opened = SegmentJournal(journal, state["journal_offset"])
-        for frame in opened.frames():
-            segment = decode_segment(frame, spec, run_id)
-            replay._take(segment)
+        # The newest segments that fit are what a mirror would have kept; the older ones need not be read.
+        recent: deque[tuple[int, int]] = deque()
+        num_recent = 0
+        for position, head in opened.heads():
+            replay._count(head.actor_id, head.incarnation, head.sequence, head.steps)
+            recent.append((position, head.steps))
+            num_recent += head.steps
+            while num_recent > capacity:
+                num_recent -= recent.popleft()[1]
         if replay._inserted != state["inserted"]:
             raise ReplayLostError(
                 f"{journal} holds {replay._inserted} transitions up to byte {opened.offset}, the checkpoint counts "
                 f"{state['inserted']}; is it the journal of another run?"
             )
+        for frame in opened.frames(recent[0][0] if recent else opened.offset):
+            replay._mirror.append(decode_segment(frame, spec, run_id))
         replay._journal = opened
         replay._sampled = state["sampled"]
         replay._policy_version = state["policy_version"]
@@ -132,7 +141,8 @@ class MemoryReplay:
         if is_new:
             if self._journal is not None:
                 self._journal.append(encode_segment(segment, self._spec, self._run_id))
-            self._take(segment)
+            self._mirror.append(segment)
+            self._count(segment.actor_id, segment.incarnation, segment.sequence, len(segment))
         return self._reply(is_new=is_new)
 
     def insert_many(self, segments: Sequence[Segment]) -> InsertReply:
@@ -171,12 +181,11 @@ class MemoryReplay:
         if self._journal is not None:
             self._journal.close()
 
-    def _take(self, segment: Segment) -> None:
-        self._mirror.append(segment)
-        self._last_sequences[segment.actor_id, segment.incarnation] = segment.sequence
-        self._incarnations[segment.actor_id] = max(self._incarnations.get(segment.actor_id, 0), segment.incarnation)
-        self._inserted += len(segment)
-        self._longest = max(self._longest, len(segment))
+    def _count(self, actor_id: int, incarnation: int, sequence: int, steps: int) -> None:
+        self._last_sequences[actor_id, incarnation] = sequence
+        self._incarnations[actor_id] = max(self._incarnations.get(actor_id, 0), incarnation)
+        self._inserted += steps
+        self._longest = max(self._longest, steps)
 
     def _reply(self, *, is_new: bool) -> InsertReply:
         counts = self.refresh()

@@ -91,6 +91,11 @@ class Mirror:
         self._lengths.append(steps)
         self._size += steps
 
+    def clear(self) -> None:
+        """Forget everything; the memory is kept for what comes next."""
+        while self._lengths:
+            self._drop_oldest()
+
     def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
         """``batch_size`` transitions, uniform with replacement.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from replay.codec import FORMAT_VERSION
+from replay.codec import CRC_END, CRC_START, FORMAT_VERSION
 from replay.errors import ReplayConfigError, ReplayLostError
 from replay.redis_session import RedisSession, Script
 from replay.types import ReplayCounts, TransitionSpec
@@ -34,8 +34,9 @@ class RingState:
     """Index of the segment that comes next."""
     oldest_index: int
     """Index of the oldest segment held."""
-    held_transitions: int
     held_bytes: int
+    mark: bytes
+    """crc32 field of the segment that was asked about; empty where it is not held."""
 
 
 class RedisDataset:
@@ -81,26 +82,31 @@ class RedisDataset:
         session.check_no_eviction()
         self.dataset_id = self._open(capacity, capacity_bytes, dataset_id)
 
-    def read(self, *, sampled: int | None = None, policy_version: int | None = None) -> Callable[[Any], RingState]:
-        """An action for the session that returns a ``RingState``, and first sets what is given."""
+    def read(
+        self, *, sampled: int | None = None, policy_version: int | None = None, marked_index: int | None = None
+    ) -> Callable[[Any], RingState]:
+        """An action for the session: sets what is given, then reads the counters and the mark of a segment."""
         run = self.session.script(
             self._counters_script,
             (self.meta_key, self.counters_key),
             self.dataset_id,
             "" if sampled is None else sampled,
             "" if policy_version is None else policy_version,
+            "" if marked_index is None else f"{self.segment_prefix}{marked_index}",
+            CRC_START,
+            CRC_END - 1,
         )
 
         def action(client: Any) -> RingState:
-            status, inserted, taken, version, next_index, oldest_index, held_transitions, held_bytes = run(client)
+            status, inserted, taken, version, next_index, oldest_index, held_bytes, mark = run(client)
             self.check_status(status)
             return RingState(
                 counts=ReplayCounts(inserted=inserted, sampled=taken),
                 policy_version=version,
                 next_index=next_index,
                 oldest_index=oldest_index,
-                held_transitions=held_transitions,
                 held_bytes=held_bytes,
+                mark=mark,
             )
 
         return action

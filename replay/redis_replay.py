@@ -1,6 +1,7 @@
 """The replay on Redis or Valkey as the learner sees it: the server holds the truth, a mirror in memory is sampled."""
 
 import logging
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -103,6 +104,10 @@ class RedisReplay:
         """Store a segment exactly once; see ``RedisWriter.insert``."""
         return self._writer.insert(segment)
 
+    def insert_many(self, segments: Sequence[Segment]) -> InsertReply:
+        """Store several segments in one round trip; see ``RedisWriter.insert_many``."""
+        return self._writer.insert_many(segments)
+
     def poll(self) -> InsertReply:
         """Counters, limiter and newest policy version without inserting."""
         return self._writer.poll()
@@ -174,13 +179,14 @@ class RedisReplay:
 
     def _exchange(self) -> RingState:
         """Counters from the server, and our own to the server where they changed."""
-        sampled = self._sampled
-        if sampled == self._pushed_sampled:
-            return self._session.attempt(self._dataset.read())
-        try:
-            ring = self._session.attempt(self._dataset.read(sampled=sampled))
-        except ReplayFullError:
-            # A full server refuses even this write; reading still works, and writers are stopped anyway.
-            return self._session.attempt(self._dataset.read())
-        self._pushed_sampled = sampled
-        return ring
+        sampled, marked_index = self._sampled, self._tail.last_index
+        if sampled != self._pushed_sampled:
+            try:
+                ring = self._session.attempt(self._dataset.read(sampled=sampled, marked_index=marked_index))
+            except ReplayFullError:
+                # A full server refuses even this write; reading still works, and writers are stopped anyway.
+                pass
+            else:
+                self._pushed_sampled = sampled
+                return ring
+        return self._session.attempt(self._dataset.read(marked_index=marked_index))

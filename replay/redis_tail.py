@@ -4,7 +4,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from replay.codec import decode_segment
+from replay.codec import CRC_END, CRC_START, decode_segment
 from replay.errors import CorruptFrameError
 from replay.mirror import Mirror
 from replay.redis_dataset import RedisDataset, RingState
@@ -24,6 +24,9 @@ class RedisTail:
         self._dataset = dataset
         self._mirror = mirror
         self._position = ring.oldest_index
+        self._last_mark = b""
+        self.last_index: int | None = None
+        """Index of the segment read last, whose mark the next ``RingState`` should bring."""
         self.num_rejected_frames = 0
         """Frames that failed their checks and were skipped."""
         self.num_missed_segments = 0
@@ -35,11 +38,13 @@ class RedisTail:
         Raises:
             ReplayUnreachableError: if the server goes away.
         """
-        if ring.next_index < self._position:
-            logger.warning(
-                "the server came back %d segments short; it lost its last writes", self._position - ring.next_index
-            )
-            self._position = ring.next_index
+        if ring.next_index < self._position or (ring.mark and ring.mark != self._last_mark):
+            # Its host died within the second that an append-only file may lack: acknowledged segments are gone and
+            # their indices may already hold others.
+            logger.warning("the server came back without its last writes; reading everything it holds again")
+            self._mirror.clear()
+            self._position = ring.oldest_index
+            self.last_index = None
         if ring.oldest_index > self._position:
             self._miss(ring.oldest_index - self._position)
             self._position = ring.oldest_index
@@ -66,6 +71,8 @@ class RedisTail:
         if frame is None:
             self._miss(1)
             return
+        self.last_index = self._position
+        self._last_mark = frame[CRC_START:CRC_END]
         try:
             segment = decode_segment(frame, self._dataset.spec, self._dataset.run_id)
         except CorruptFrameError as error:

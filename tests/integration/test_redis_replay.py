@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -310,6 +311,30 @@ def test_the_learner_outlives_an_outage(tmp_path, caplog):
         while learner.refresh() and learner._away_since is not None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert learner.poll().counts == ReplayCounts(inserted=12, sampled=8)
+
+
+@pytest.mark.parametrize("num_new", [1, 6], ids=["fewer than before", "more than before"])
+def test_a_server_that_lost_its_last_writes_is_read_again(tmp_path, caplog, num_new):
+    """As after a power cut: the append-only file is an old one, and other segments take the lost ones' indices."""
+    with EmbeddedServer.start(tmp_path) as server:
+        learner = RedisReplay.connect(server.url, "run", SPEC, LIMITER, CAPACITY, deadline_s=30)
+        learner.insert_many([make_segment(sequence=s, first=4 * s) for s in range(3)])
+        time.sleep(0.01)
+        shutil.copytree(tmp_path / "appendonlydir", tmp_path / "old")
+        learner.insert_many([make_segment(sequence=s, first=4 * s) for s in range(3, 6)])
+        assert learner.refresh().inserted == 24
+        os.kill(server.pid, signal.SIGKILL)
+        server._process.wait()
+        shutil.rmtree(tmp_path / "appendonlydir")
+        (tmp_path / "old").rename(tmp_path / "appendonlydir")
+        server.restart()
+        with pytest.raises(SequenceGapError):
+            learner.insert(make_segment(sequence=6))
+        for sequence in range(num_new):
+            learner.insert(make_segment(incarnation=2, sequence=sequence, first=100 + 4 * sequence))
+        assert learner.refresh().inserted == 12 + 4 * num_new
+        assert held_rewards(learner) == [*range(12), *range(100, 100 + 4 * num_new)]
+        assert "came back without its last writes" in caplog.text
 
 
 def test_a_long_outage_is_an_error(tmp_path):
