@@ -109,9 +109,9 @@ class ReplayMachine(RuleBasedStateMachine):
         segments = []
         for steps in lengths:
             segments.append(self.next_segment(actor_id, steps))
-            self.memory.insert(segments[-1])
             self.take(segments[-1])
-        self.check_reply(self.writer.insert_many(segments), is_new=True)
+        for replay in (self.writer, self.memory):
+            self.check_reply(replay.insert_many(segments), is_new=True)
 
     @rule(data=st.data())
     def late_retry(self, data):
