@@ -83,6 +83,7 @@ def test_state_is_rebuilt_bit_for_bit_by_replay(env_id):
     def advance(group, rng):
         action = rng.uniform(spec.action_low, spec.action_high, (3, spec.action_size)).astype(np.float32)
         result = group.step(action)
+        action.fill(np.nan)  # the caller may use its buffer again
         group.reset_finished(result.terminated | result.truncated)
         return result
 
@@ -128,7 +129,9 @@ def test_environments_of_a_group_are_closed():
 
     gymnasium.register("Closing-v0", entry_point=Closing, disable_env_checker=True)
     try:
-        EnvironmentGroup("Closing-v0", [1, 2]).close()
+        group = EnvironmentGroup("Closing-v0", [1, 2])
+        assert Closing.closed == 0
+        group.close()
+        assert Closing.closed == 2
     finally:
         del gymnasium.registry["Closing-v0"]
-    assert Closing.closed == 2

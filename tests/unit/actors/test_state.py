@@ -23,7 +23,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("num_rounds", [0, 3, 37])
+@pytest.mark.parametrize("num_rounds", [1, 3, 37])
 def test_a_rebuilt_rollout_goes_on_bit_for_bit(case, num_rounds):
     board = ParameterBoard()
     settings = {**case, "num_envs": 3, "num_lanes": 2, "segment_length": 5, "learning_starts": 40, "board": board}
@@ -36,7 +36,8 @@ def test_a_rebuilt_rollout_goes_on_bit_for_bit(case, num_rounds):
     tensors, scalars = load(save(tensors)), json.loads(json.dumps(scalars))
 
     already = RecordingWriter(writer.spec, inserted=writer.inserted, policy_version=writer.policy_version)
-    rebuilt, other_writer, _ = make_rollout(**settings, writer=already)
+    # Nobody publishes again: the parameters that acted, and their version, come from the saved state alone.
+    rebuilt, other_writer, _ = make_rollout(**{**settings, "board": ParameterBoard()}, writer=already)
     restore_rollout(rebuilt, tensors, scalars)
     before = len(writer.segments)
     advance(original, 40)
