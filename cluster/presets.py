@@ -14,7 +14,7 @@ _MUJOCO = RunConfig(
     log_period_steps=1_000,
     # Table 2 leaves the start of learning to TD3 implementations, whose 25,000 spend a fortieth of the run at random.
     td3=TD3Config(learning_starts=5_000),
-    actors=ActorConfig(envs_per_actor=16, segment_length=32),
+    actors=ActorConfig(envs_per_actor=32, segment_length=16),
     evaluation=EvaluationConfig(period_steps=10_000),
 )
 

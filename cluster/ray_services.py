@@ -13,6 +13,7 @@ from qpu_service.config import QPUConfig
 from qpu_service.errors import BackendUnavailableError, QPUError
 from qpu_service.interfaces import PendingMeasurement
 from qpu_service.types import CircuitBatch, MeasurementBatch
+from qpu_service.wire import decode_circuits, decode_measurements, encode_circuits, encode_measurements
 from qpu_service.worker import QPUWorker
 from qpu_service.worker_stats import WorkerStats
 
@@ -27,9 +28,9 @@ class QPUActor:
     def __init__(self, backend_name: str, device: str | None, config: QPUConfig) -> None:
         self._worker = QPUWorker(make_backend(backend_name, device=device, num_threads=config.num_threads), config)
 
-    async def sample(self, circuits: CircuitBatch) -> MeasurementBatch:
-        """See QPUWorker."""
-        return await self._worker.sample(circuits)
+    async def sample(self, frame: bytes) -> bytes:
+        """QPUWorker.sample over frames of qpu_service/wire.py."""
+        return encode_measurements(await self._worker.sample(decode_circuits(frame)))
 
     async def stats(self) -> WorkerStats:
         """See QPUWorker."""
@@ -52,13 +53,13 @@ class RayQPUClient:
         """Send a request; returns at once."""
         return _RayPending(self, circuits)
 
-    def send(self, circuits: CircuitBatch) -> tuple[int, Any]:
+    def send(self, frame: bytes) -> tuple[int, Any]:
         """Choose a worker and start the call."""
         order = [(self._next + i) % len(self._workers) for i in range(len(self._workers))]
         chosen = min(order, key=lambda index: self._outstanding[index])
         self._next = (chosen + 1) % len(self._workers)
         self._outstanding[chosen] += 1
-        return chosen, self._workers[chosen].sample.remote(circuits)
+        return chosen, self._workers[chosen].sample.remote(frame)
 
     def answered(self, worker: int) -> None:
         """A call to this worker ended, well or not."""
@@ -71,7 +72,8 @@ class _RayPending:
     def __init__(self, client: RayQPUClient, circuits: CircuitBatch) -> None:
         self._client = client
         self._circuits = circuits
-        self._worker, self._reference = client.send(circuits)
+        self._frame = encode_circuits(circuits)
+        self._worker, self._reference = client.send(self._frame)
 
     def result(self, timeout_s: float | None = None) -> MeasurementBatch:
         """Wait for the bits.
@@ -84,7 +86,7 @@ class _RayPending:
         while True:
             remaining_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             try:
-                measured: MeasurementBatch = ray.get(self._reference, timeout=remaining_s)
+                answer: bytes = ray.get(self._reference, timeout=remaining_s)
             except GetTimeoutError as error:
                 raise TimeoutError(
                     f"no bits for request {self._circuits.request_id} of {len(self._circuits)} circuits within "
@@ -95,7 +97,7 @@ class _RayPending:
                     raise BackendUnavailableError(f"QPU worker {self._worker} is gone: {error}") from error
                 time.sleep(_RETRY_PAUSE_S)
                 self._client.answered(self._worker)
-                self._worker, self._reference = self._client.send(self._circuits)
+                self._worker, self._reference = self._client.send(self._frame)
                 continue
             except RayTaskError as error:
                 self._client.answered(self._worker)
@@ -103,7 +105,7 @@ class _RayPending:
                     raise error.cause from error
                 raise
             self._client.answered(self._worker)
-            return measured
+            return decode_measurements(answer)
 
 
 class RayParameterSource:
