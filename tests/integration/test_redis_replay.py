@@ -443,6 +443,14 @@ def test_refused_segments_leave_no_trace(writer, segment, part):
     assert writer.poll().counts.inserted == 0
 
 
+def test_a_refused_segment_among_others_leaves_them_for_a_retry(writer):
+    segments = [make_segment(sequence=sequence) for sequence in range(3)]
+    bad = replace(segments[1], rewards=np.full(4, np.inf, np.float32))
+    with pytest.raises(InvalidSegmentError):
+        writer.insert_many([segments[0], bad, segments[2]])
+    assert writer.insert_many(segments).counts.inserted == 12
+
+
 def test_an_unknown_server_error_is_one_of_ours(writer, client, run_id):
     client.set(f"hdqnn:{{{run_id}}}:lengths", "not a list")
     with pytest.raises(ReplayError, match=r"answered with an error .*WRONGTYPE"):
