@@ -1,90 +1,188 @@
-"""Second half of the statevector simulator: one state that grows as qubits become entangled, and its measurement.
+"""Second part of the statevector simulator: linear maps on the state of the few qubits that are entangled right now.
 
-Real and imaginary parts are separate float32 arrays. Qubit ``q`` is bit ``position[q]`` of the state's index, or in no
-register yet (-1): then its state is the first column of its merged rotations, and it is measured alone.
+Real and imaginary parts are separate float32 arrays. The state of a register of width w occupies 2^w numbers from ``source``
+on, never fewer than one vector: positions 0 to 3 are bits of the lane, higher ones count vectors. A position that no qubit
+occupies holds |0>, so a qubit joins there by an ordinary map. Maps are 2×2, eight float32
+(Re m00, Im m00, Re m01, Im m01, Re m10, Im m10, Re m11, Im m11), and may write to another place (``target``) than they read.
+
+Must never decide anything: which map comes next is the program's business (program.py), outcomes are sampling.py's.
 """
 
 import numpy as np
 from numba import njit
 
-_FAST = {"contract", "nsz", "reassoc"}
+from qpu_service.backends.lanes import LANES, choose, load, splat, store, swap, total
+
+LANE_BITS = 4
+"""Positions inside one vector."""
+
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def apply_gate(re, im, num_qubits, position, gate):  # type: ignore[no-untyped-def]
-    """Multiply the qubit at ``position`` by ``[[a, -b*], [b, a*]]``."""
-    ar, ai, br, bi = gate[0], gate[1], gate[2], gate[3]
+def _sign_table() -> np.ndarray:
+    """Row 4a + b: −1 in lanes whose bits a and b are both 1."""
+    lane = np.arange(LANES)
+    return np.array(
+        [
+            [-1.0 if one >> a & one >> b & 1 else 1.0 for one in lane]
+            for a in range(LANE_BITS)
+            for b in range(LANE_BITS)
+        ],
+        dtype=np.float32,
+    ).ravel()
+
+
+_SIGNS = _sign_table()
+
+
+@njit(inline="always", **_JIT)
+def _apply_in_lanes(half, re, im, source, target, size, m):  # type: ignore[no-untyped-def]
+    same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
+    other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
+    shift = target - source
+    for i in range(source, source + size, LANES):
+        x, y = load(re, i), load(im, i)
+        u, v = swap(half, x), swap(half, y)
+        store(re, i + shift, same_re * x - same_im * y + other_re * u - other_im * v)
+        store(im, i + shift, same_re * y + same_im * x + other_re * v + other_im * u)
+
+
+@njit(**_JIT)
+def apply(re, im, source, target, width, position, m):  # type: ignore[no-untyped-def]
+    """Multiply the qubit at ``position`` by m."""
+    size = 1 << width
+    if position == 0:
+        _apply_in_lanes(1, re, im, source, target, size, m)
+    elif position == 1:
+        _apply_in_lanes(2, re, im, source, target, size, m)
+    elif position == 2:
+        _apply_in_lanes(4, re, im, source, target, size, m)
+    elif position == 3:
+        _apply_in_lanes(8, re, im, source, target, size, m)
+    else:
+        half, shift = 1 << position, target - source
+        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+        cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+        for block in range(source, source + size, 2 * half):
+            for i in range(block, block + half, LANES):
+                x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
+                store(re, i + shift, ar * x - ai * y + br * u - bi * v)
+                store(im, i + shift, ar * y + ai * x + br * v + bi * u)
+                store(re, i + shift + half, cr * x - ci * y + dr * u - di * v)
+                store(im, i + shift + half, cr * y + ci * x + dr * v + di * u)
+
+
+@njit(inline="always", **_JIT)
+def _weigh_in_lanes(half, re, im, source, size, m):  # type: ignore[no-untyped-def]
+    same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
+    other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
+    weight = splat(np.float32(0.0))
+    for i in range(source, source + size, LANES):
+        x, y = load(re, i), load(im, i)
+        u, v = swap(half, x), swap(half, y)
+        a = same_re * x - same_im * y + other_re * u - other_im * v
+        b = same_re * y + same_im * x + other_re * v + other_im * u
+        weight = weight + a * a + b * b
+    zero = splat(np.float32(0.0))
+    return total(choose(half, weight, zero)), total(choose(half, zero, weight))
+
+
+@njit(**_JIT)
+def weigh(re, im, source, width, position, m):  # type: ignore[no-untyped-def]
+    """Squared norms of the halves with bit 0 and bit 1 that ``apply`` would give; changes nothing."""
+    size = 1 << width
+    if position == 0:
+        return _weigh_in_lanes(1, re, im, source, size, m)
+    if position == 1:
+        return _weigh_in_lanes(2, re, im, source, size, m)
+    if position == 2:
+        return _weigh_in_lanes(4, re, im, source, size, m)
+    if position == 3:
+        return _weigh_in_lanes(8, re, im, source, size, m)
     half = 1 << position
-    for block in range(0, 1 << num_qubits, 2 * half):
-        re0, im0 = re[block : block + half], im[block : block + half]
-        re1, im1 = re[block + half : block + 2 * half], im[block + half : block + 2 * half]
-        for i in range(half):
-            x, y, z, w = re0[i], im0[i], re1[i], im1[i]
-            re0[i] = ar * x - ai * y - br * z - bi * w
-            im0[i] = ar * y + ai * x - br * w + bi * z
-            re1[i] = br * x - bi * y + ar * z + ai * w
-            im1[i] = br * y + bi * x + ar * w - ai * z
+    ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+    cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+    zero, one = splat(np.float32(0.0)), splat(np.float32(0.0))
+    for block in range(source, source + size, 2 * half):
+        for i in range(block, block + half, LANES):
+            x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
+            a, b = ar * x - ai * y + br * u - bi * v, ar * y + ai * x + br * v + bi * u
+            c, d = cr * x - ci * y + dr * u - di * v, cr * y + ci * x + dr * v + di * u
+            zero = zero + a * a + b * b
+            one = one + c * c + d * d
+    return total(zero), total(one)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def join_qubit(re, im, num_qubits, gate):  # type: ignore[no-untyped-def]
-    """Append a qubit in state (a, b) as the highest bit of the index."""
-    ar, ai, br, bi = gate[0], gate[1], gate[2], gate[3]
-    size = 1 << num_qubits
-    re0, im0, re1, im1 = re[:size], im[:size], re[size : 2 * size], im[size : 2 * size]
-    for i in range(size):
-        x, y = re0[i], im0[i]
-        re0[i] = ar * x - ai * y
-        im0[i] = ar * y + ai * x
-        re1[i] = br * x - bi * y
-        im1[i] = br * y + bi * x
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def apply_cz(re, im, num_qubits, first, second):  # type: ignore[no-untyped-def]
+@njit(**_JIT)
+def apply_cz(re, im, source, width, first, second):  # type: ignore[no-untyped-def]
     """Flip the sign where both bits are 1."""
     low, high = min(first, second), max(first, second)
-    for outer in range(1 << high, 1 << num_qubits, 2 << high):
-        for inner in range(outer + (1 << low), outer + (1 << high), 2 << low):
-            re1, im1 = re[inner : inner + (1 << low)], im[inner : inner + (1 << low)]
-            for i in range(1 << low):
-                re1[i] = -re1[i]
-                im1[i] = -im1[i]
+    if high < LANE_BITS:
+        signs = load(_SIGNS, (LANE_BITS * low + high) * LANES)
+        step, first_block, inner = LANES, source, LANES
+    else:
+        signs = load(_SIGNS, (LANE_BITS + 1) * LANES * low) if low < LANE_BITS else splat(np.float32(-1.0))
+        step, first_block, inner = 2 << high, source + (1 << high), 1 << high
+    for block in range(first_block, source + (1 << width), step):
+        if low < LANE_BITS:
+            for i in range(block, block + inner, LANES):
+                store(re, i, load(re, i) * signs)
+                store(im, i, load(im, i) * signs)
+        else:
+            for inside in range(block + (1 << low), block + inner, 2 << low):
+                for i in range(inside, inside + (1 << low), LANES):
+                    store(re, i, load(re, i) * signs)
+                    store(im, i, load(im, i) * signs)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def evolve(gates, entanglers, num_entanglers, re, im, position):  # type: ignore[no-untyped-def]
-    """Build the state of every entangled qubit, ready to be measured.
-
-    Returns:
-        Number of qubits in the register.
-    """
-    position[:] = -1
-    re[0], im[0] = 1.0, 0.0
-    width = 0
-    for e in range(num_entanglers):
-        for side in range(2):
-            q = entanglers[e, side]
-            if position[q] < 0:
-                join_qubit(re, im, width, gates[2 * e + side])
-                position[q] = width
-                width += 1
-            else:
-                apply_gate(re, im, width, position[q], gates[2 * e + side])
-        apply_cz(re, im, width, position[entanglers[e, 0]], position[entanglers[e, 1]])
-    for q in range(position.size):
-        if position[q] >= 0:
-            apply_gate(re, im, width, position[q], gates[2 * num_entanglers + q])
-    return width
+@njit(**_JIT)
+def grow(re, im, source, target, width, m):  # type: ignore[no-untyped-def]
+    """Add a qubit in state (m00, m10) as the highest bit of a register that has no free position."""
+    size, shift = 1 << width, target - source
+    ar, ai, cr, ci = splat(m[0]), splat(m[1]), splat(m[4]), splat(m[5])
+    for i in range(source, source + size, LANES):
+        x, y = load(re, i), load(im, i)
+        store(re, i + shift + size, cr * x - ci * y)
+        store(im, i + shift + size, cr * y + ci * x)
+        store(re, i + shift, ar * x - ai * y)
+        store(im, i + shift, ar * y + ai * x)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def qubit_weights(re, im, num_qubits, position):  # type: ignore[no-untyped-def]
-    """Squared norms of the halves where the bit at ``position`` is 0 and 1."""
-    half = 1 << position
-    zero, one = np.float32(0.0), np.float32(0.0)
-    for block in range(0, 1 << num_qubits, 2 * half):
-        for i in range(block, block + half):
-            zero += re[i] * re[i] + im[i] * im[i]
-            one += re[i + half] * re[i + half] + im[i + half] * im[i + half]
-    return zero, one
+@njit(inline="always", **_JIT)
+def _shrink_in_lanes(half, re, im, source, target, size, m):  # type: ignore[no-untyped-def]
+    same_re, same_im = choose(half, splat(m[0]), splat(m[2])), choose(half, splat(m[1]), splat(m[3]))
+    other_re, other_im = choose(half, splat(m[2]), splat(m[0])), choose(half, splat(m[3]), splat(m[1]))
+    shift = target - source
+    for i in range(source, source + size, LANES):
+        # lanes with the measured bit 0 keep the lower half's qubits, lanes with 1 take the upper half's
+        x, u = load(re, i), load(re, i + size)
+        y, v = load(im, i), load(im, i + size)
+        a, b = choose(half, x, u), choose(half, y, v)
+        c, d = choose(half, swap(half, x), swap(half, u)), choose(half, swap(half, y), swap(half, v))
+        store(re, i + shift, same_re * a - same_im * b + other_re * c - other_im * d)
+        store(im, i + shift, same_re * b + same_im * a + other_re * d + other_im * c)
+
+
+@njit(**_JIT)
+def shrink(re, im, source, target, width, position, m):  # type: ignore[no-untyped-def]
+    """Contract the qubit at ``position`` with the row (m00, m01); the highest qubit takes its position."""
+    size = 1 << (width - 1)
+    if position == 0:
+        _shrink_in_lanes(1, re, im, source, target, size, m)
+    elif position == 1:
+        _shrink_in_lanes(2, re, im, source, target, size, m)
+    elif position == 2:
+        _shrink_in_lanes(4, re, im, source, target, size, m)
+    elif position == 3:
+        _shrink_in_lanes(8, re, im, source, target, size, m)
+    else:
+        half, shift = 1 << position, target - source
+        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+        for part in range(1 if half == size else 2):  # lower half of the highest qubit, then upper
+            for block in range(source, source + size, 2 * half):
+                out = block + shift + part * half
+                for i in range(block + part * size, block + part * size + half, LANES):
+                    x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
+                    store(re, out, ar * x - ai * y + br * u - bi * v)
+                    store(im, out, ar * y + ai * x + br * v + bi * u)
+                    out += LANES

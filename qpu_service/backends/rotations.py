@@ -13,16 +13,15 @@ import math
 import numpy as np
 from numba import njit
 
-LANES = 16
-"""Rows over qubits are padded to a multiple of this many float32 (one AVX-512 register): no loop has a remainder."""
+from qpu_service.backends.lanes import LANES, get, load, put, splat, store
 
 _REDUCIBLE_RAD = 1.0e7
 """Up to here one float64 multiplication finds the quadrant with an error below float32's resolution."""
 
-_FAST = {"contract", "nsz"}
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+@njit(inline="always", **_JIT)
 def _sine_cosine(angle):  # type: ignore[no-untyped-def]
     """Branch-free float32 sine and cosine (Cephes' polynomials on ±π/4), so that a loop over angles vectorises."""
     quarter_turns = math.floor(np.float64(angle) * 0.6366197723675814 + 0.5)
@@ -45,36 +44,44 @@ def _sine_cosine(angle):  # type: ignore[no-untyped-def]
     return s, c
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def rotation_columns(angles, re_a, re_b, im_b):  # type: ignore[no-untyped-def]
-    """Write Re a, Re b and Im b (Im a is zero) of the rotations with flat ``angles`` (θ₀, φ₀, θ₁, φ₁, …)."""
-    num_rotations = angles.size // 2
-    largest = np.float32(0.0)
-    for i in range(angles.size):
-        largest = max(largest, abs(angles[i]))
-    if largest <= _REDUCIBLE_RAD:
-        for i in range(num_rotations):
-            s, c = _sine_cosine(angles[2 * i] * np.float32(0.5))
-            s_phi, c_phi = _sine_cosine(angles[2 * i + 1])
-            re_a[i] = c
-            re_b[i] = s * s_phi
-            im_b[i] = -s * c_phi
+@njit(**_JIT)
+def rotation_columns(angles, circuit, columns):  # type: ignore[no-untyped-def]
+    """Write Re a, Re b and Im b (Im a is zero) of one circuit's rotations.
+
+    Args:
+        angles: float32 (B, M, N, 2), rad.
+        circuit: row of the batch.
+        columns: float32 (3, ≥ M·N) out.
+    """
+    count, stride = angles.shape[1] * angles.shape[2], columns.shape[1]
+    first = 2 * count * circuit
+    is_huge = False
+    for i in range(first, first + 2 * count):
+        is_huge |= abs(get(angles, i)) > _REDUCIBLE_RAD
+    if is_huge:
+        for i in range(count):
+            half, phi = 0.5 * np.float64(get(angles, first + 2 * i)), np.float64(get(angles, first + 2 * i + 1))
+            put(columns, i, np.float32(math.cos(half)))
+            put(columns, i + stride, np.float32(math.sin(half) * math.sin(phi)))
+            put(columns, i + 2 * stride, np.float32(-math.sin(half) * math.cos(phi)))
         return
-    for i in range(num_rotations):
-        half, phi = 0.5 * np.float64(angles[2 * i]), np.float64(angles[2 * i + 1])
-        re_a[i] = math.cos(half)
-        re_b[i] = math.sin(half) * math.sin(phi)
-        im_b[i] = -math.sin(half) * math.cos(phi)
+    for i in range(count):
+        s, c = _sine_cosine(get(angles, first + 2 * i) * np.float32(0.5))
+        s_phi, c_phi = _sine_cosine(get(angles, first + 2 * i + 1))
+        put(columns, i, c)
+        put(columns, i + stride, s * s_phi)
+        put(columns, i + 2 * stride, -s * c_phi)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def merge_rotations(pairs, num_qubits, columns, running, gates, entanglers):  # type: ignore[no-untyped-def]
+@njit(**_JIT)
+def merge_rotations(pairs, circuit, num_qubits, columns, running, gates, entanglers):  # type: ignore[no-untyped-def]
     """Multiply each qubit's rotations between two entanglers.
 
     The CZ of the last layer is left out: it is diagonal and only measurements follow.
 
     Args:
-        pairs: int16 (M, 2), CZ of each layer.
+        pairs: int16 (B, M, 2), CZ of each layer.
+        circuit: row of the batch.
         num_qubits: N.
         columns: float32 (3, ≥ M·N + LANES), rows of ``rotation_columns``.
         running: float32 (4, N rounded up to LANES), scratch.
@@ -85,33 +92,45 @@ def merge_rotations(pairs, num_qubits, columns, running, gates, entanglers):  # 
     Returns:
         Number of entanglers E.
     """
-    re_c, re_s, im_s = columns[0], columns[1], columns[2]
-    re_a, im_a, re_b, im_b = running[0], running[1], running[2], running[3]
-    num_lanes = running.shape[1]
-    for q in range(num_lanes):
-        re_a[q], im_a[q], re_b[q], im_b[q] = 1.0, 0.0, 0.0, 0.0
+    num_lanes, num_layers, stride = running.shape[1], pairs.shape[1], columns.shape[1]
+    zero, one = splat(np.float32(0.0)), splat(np.float32(1.0))
+    for q in range(0, num_lanes, LANES):
+        store(running, q, one)
+        for row in range(1, 4):
+            store(running, row * num_lanes + q, zero)
     count = 0
-    num_layers = pairs.shape[0]
     for layer in range(num_layers):
         start = layer * num_qubits
-        for q in range(num_lanes):
-            c, s, t = re_c[start + q], re_s[start + q], im_s[start + q]
-            ar, ai, br, bi = re_a[q], im_a[q], re_b[q], im_b[q]
-            re_a[q] = c * ar - s * br - t * bi
-            im_a[q] = c * ai - s * bi + t * br
-            re_b[q] = c * br + s * ar - t * ai
-            im_b[q] = c * bi + s * ai + t * ar
-        p, k = pairs[layer, 0], pairs[layer, 1]
+        for q in range(0, num_lanes, LANES):
+            c, s, t = load(columns, start + q), load(columns, start + q + stride), load(columns, start + q + 2 * stride)
+            ar, ai = load(running, q), load(running, q + num_lanes)
+            br, bi = load(running, q + 2 * num_lanes), load(running, q + 3 * num_lanes)
+            store(running, q, c * ar - s * br - t * bi)
+            store(running, q + num_lanes, c * ai - s * bi + t * br)
+            store(running, q + 2 * num_lanes, c * br + s * ar - t * ai)
+            store(running, q + 3 * num_lanes, c * bi + s * ai + t * ar)
+        p, k = np.int64(pairs[circuit, layer, 0]), np.int64(pairs[circuit, layer, 1])
         if p == k or layer == num_layers - 1:
             continue
         entanglers[count, 0], entanglers[count, 1] = p, k
-        for side in range(2):
-            q = entanglers[count, side]
-            gate = gates[2 * count + side]
-            gate[0], gate[1], gate[2], gate[3] = re_a[q], im_a[q], re_b[q], im_b[q]
-            re_a[q], im_a[q], re_b[q], im_b[q] = 1.0, 0.0, 0.0, 0.0
+        _move_gate(running, num_lanes, p, gates, 2 * count)
+        _move_gate(running, num_lanes, k, gates, 2 * count + 1)
         count += 1
     for q in range(num_qubits):
-        gate = gates[2 * count + q]
-        gate[0], gate[1], gate[2], gate[3] = re_a[q], im_a[q], re_b[q], im_b[q]
+        _move_gate(running, num_lanes, q, gates, 2 * count + q)
     return count
+
+
+@njit(**_JIT)
+def _move_gate(running, num_lanes, qubit, gates, index):  # type: ignore[no-untyped-def]
+    """Write out a qubit's product and start a new one."""
+    for part in range(4):
+        put(gates, 4 * index + part, get(running, part * num_lanes + qubit))
+        put(running, part * num_lanes + qubit, np.float32(1.0) if part == 0 else np.float32(0.0))
+
+
+@njit(**_JIT)
+def gate_matrix(gates, index):  # type: ignore[no-untyped-def]
+    """[[a, -b*], [b, a*]] of a merged rotation."""
+    ar, ai, br, bi = gates[index, 0], gates[index, 1], gates[index, 2], gates[index, 3]
+    return ar, ai, -br, bi, br, bi, ar, -ai

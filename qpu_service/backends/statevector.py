@@ -14,8 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from qpu_service.backends.rotations import LANES
-from qpu_service.backends.sampling import circuit_bit_means, circuit_probabilities, sample_circuits
+from qpu_service.backends.exact import average_bits, tabulate_probabilities
+from qpu_service.backends.lanes import LANES
+from qpu_service.backends.program import NUM_FIELDS, NUM_SCRATCH_ROWS
+from qpu_service.backends.register import LANE_BITS
+from qpu_service.backends.sampling import sample_circuits
 from qpu_service.errors import InvalidCircuitError
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
@@ -24,12 +27,10 @@ _MIN_CIRCUITS_PER_THREAD = 32
 
 
 class _Scratch(NamedTuple):
-    """One thread's working memory for one circuit size."""
+    """One thread's working memory for one circuit size and number of shots."""
 
-    floats: tuple[np.ndarray, ...]
-    indices: tuple[np.ndarray, np.ndarray]
-    cumulative: np.ndarray
-    targets: np.ndarray
+    state: tuple[np.ndarray, ...]
+    planning: tuple[np.ndarray, ...]
 
 
 class StatevectorBackend:
@@ -60,11 +61,9 @@ class StatevectorBackend:
         angles, pairs, seeds = _contiguous(circuits)
 
         def sample(scratch: _Scratch, start: int, stop: int) -> None:
-            sample_circuits(
-                angles, pairs, seeds, scratch.floats, scratch.cumulative, scratch.indices, start, stop, bits
-            )
+            sample_circuits(angles, pairs, seeds, scratch.state + scratch.planning, start, stop, bits)
 
-        self._share(sample, num_circuits, num_layers, num_qubits)
+        self._share(sample, num_circuits, num_layers, num_qubits, circuits.shots)
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
@@ -84,7 +83,7 @@ class StatevectorBackend:
         angles, pairs, _seeds = _contiguous(circuits)
 
         def tabulate(scratch: _Scratch, start: int, stop: int) -> None:
-            circuit_probabilities(angles, pairs, scratch.floats, scratch.indices, scratch.targets, start, stop, table)
+            tabulate_probabilities(angles, pairs, scratch.state, scratch.planning[-1], start, stop, table)
 
         self._share(tabulate, num_circuits, num_layers, num_qubits)
         return table
@@ -96,7 +95,7 @@ class StatevectorBackend:
         angles, pairs, _seeds = _contiguous(circuits)
 
         def average(scratch: _Scratch, start: int, stop: int) -> None:
-            circuit_bit_means(angles, pairs, scratch.floats, scratch.indices, start, stop, means)
+            average_bits(angles, pairs, scratch.state, scratch.planning[-1], start, stop, means)
 
         self._share(average, num_circuits, num_layers, num_qubits)
         return means
@@ -109,13 +108,18 @@ class StatevectorBackend:
         self._scratch.clear()
 
     def _share(
-        self, work: Callable[[_Scratch, int, int], None], num_circuits: int, num_layers: int, num_qubits: int
+        self,
+        work: Callable[[_Scratch, int, int], None],
+        num_circuits: int,
+        num_layers: int,
+        num_qubits: int,
+        shots: int = 1,
     ) -> None:
         """Split circuits over the threads; the caller's own thread takes the first part."""
         with self._lock:  # scratch belongs to one run at a time
             num_parts = max(1, min(self._num_threads, num_circuits // _MIN_CIRCUITS_PER_THREAD))
             bounds = [num_circuits * part // num_parts for part in range(num_parts + 1)]
-            scratch = [self._scratch_of(part, num_layers, num_qubits) for part in range(num_parts)]
+            scratch = [self._scratch_of(part, num_layers, num_qubits, shots) for part in range(num_parts)]
             if num_parts > 1 and self._pool is None:
                 self._pool = ThreadPoolExecutor(self._num_threads - 1, thread_name_prefix="statevector")
             others = [
@@ -127,26 +131,34 @@ class StatevectorBackend:
             for other in others:
                 other.result()
 
-    def _scratch_of(self, part: int, num_layers: int, num_qubits: int) -> _Scratch:
+    def _scratch_of(self, part: int, num_layers: int, num_qubits: int, shots: int) -> _Scratch:
         key = (part, num_layers, num_qubits)
-        if key not in self._scratch:
-            self._scratch[key] = _make_scratch(num_layers, num_qubits)
-        return self._scratch[key]
+        scratch = self._scratch.get(key)
+        if scratch is None or scratch.planning[-1].size < max(shots, num_qubits):
+            scratch = self._scratch[key] = _make_scratch(num_layers, num_qubits, shots)
+        return scratch
 
 
-def _make_scratch(num_layers: int, num_qubits: int) -> _Scratch:
+def _make_scratch(num_layers: int, num_qubits: int, shots: int) -> _Scratch:
     lanes = -(-num_qubits // LANES) * LANES
+    # Registers of shots that a measurement told apart wait on a stack: each half as large as the one before.
+    amplitudes = (2 << num_qubits) + LANES * (num_qubits + 2)
     return _Scratch(
-        floats=(
+        state=(
             np.zeros((3, num_layers * num_qubits + lanes), np.float32),
             np.zeros((4, lanes), np.float32),
             np.zeros((2 * num_layers + num_qubits, 4), np.float32),
-            np.zeros(1 << num_qubits, np.float32),
-            np.zeros(1 << num_qubits, np.float32),
+            np.zeros(amplitudes, np.float32),
+            np.zeros(amplitudes, np.float32),
+            np.zeros((num_layers, 2), np.int64),
         ),
-        indices=(np.zeros((num_layers, 2), np.int64), np.zeros(num_qubits, np.int64)),
-        cumulative=np.zeros(1 << num_qubits, np.float64),
-        targets=np.zeros(1 << num_qubits, np.int64),
+        planning=(
+            np.zeros((NUM_SCRATCH_ROWS, max(num_qubits, num_layers) + LANE_BITS), np.int64),
+            np.zeros((3 * num_layers, NUM_FIELDS), np.int64),
+            np.zeros(num_layers, np.int64),
+            np.zeros((num_qubits + 1, 4), np.int64),
+            np.zeros(max(shots, num_qubits), np.int64),
+        ),
     )
 
 

@@ -1,0 +1,90 @@
+"""Exact probabilities of the statevector simulator: the whole state at once, qubit q at position q.
+
+Here every qubit is needed until the end, so none of the shortcuts of program.py apply except that gates are merged.
+"""
+
+import numpy as np
+from numba import njit
+
+from qpu_service.backends.lanes import splat, store
+from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, weigh
+from qpu_service.backends.rotations import gate_matrix, merge_rotations, rotation_columns
+
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@njit(**_JIT)
+def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-untyped-def]
+    """State before the last rotations of the qubits that have a CZ; the others' only rotations are in it.
+
+    Returns:
+        Width of the register, number of CZs.
+    """
+    columns, running, gates, re, im, entanglers = scratch
+    num_qubits = angles.shape[2]
+    rotation_columns(angles, circuit, columns)
+    count = merge_rotations(pairs, circuit, num_qubits, columns, running, gates, entanglers)
+    for q in range(num_qubits):
+        first_gate[q] = 2 * count + q
+    for gate in range(2 * count - 1, -1, -1):
+        first_gate[entanglers[gate // 2, gate % 2]] = gate
+    store(re, 0, splat(np.float32(0.0)))
+    store(im, 0, splat(np.float32(0.0)))
+    re[0] = 1.0
+    width = LANE_BITS
+    for q in range(num_qubits):
+        m = gate_matrix(gates, first_gate[q])
+        if q < LANE_BITS:
+            apply(re, im, 0, 0, width, q, m)
+        else:
+            grow(re, im, 0, 0, width, m)
+            width += 1
+    for e in range(count):
+        for side in range(2):
+            q = entanglers[e, side]
+            if first_gate[q] != 2 * e + side:
+                apply(re, im, 0, 0, width, q, gate_matrix(gates, 2 * e + side))
+        apply_cz(re, im, 0, width, entanglers[e, 0], entanglers[e, 1])
+    return width, count
+
+
+@njit(**_JIT)
+def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, table):  # type: ignore[no-untyped-def]
+    """Outcome probabilities of circuits start..stop-1; float32 (B, 2^N) out, qubit q is bit q of the index."""
+    gates, re, im = scratch[2], scratch[3], scratch[4]
+    num_qubits = angles.shape[2]
+    for c in range(start, stop):
+        width, count = _evolve(angles, pairs, c, scratch, first_gate)
+        for q in range(num_qubits):
+            if first_gate[q] < 2 * count:
+                apply(re, im, 0, 0, width, q, gate_matrix(gates, 2 * count + q))
+        norm = 0.0
+        for i in range(1 << num_qubits):
+            weight = re[i] * re[i] + im[i] * im[i]
+            table[c, i] = weight
+            norm += np.float64(weight)
+        scale = np.float32(1.0 / norm)
+        for i in range(1 << num_qubits):
+            table[c, i] *= scale
+
+
+@njit(**_JIT)
+def average_bits(angles, pairs, scratch, first_gate, start, stop, means):  # type: ignore[no-untyped-def]
+    """P(bit = 1) of every qubit of circuits start..stop-1; float32 (B, N) out."""
+    gates, re, im = scratch[2], scratch[3], scratch[4]
+    identity = (
+        np.float32(1.0),
+        np.float32(0.0),
+        np.float32(0.0),
+        np.float32(0.0),
+        np.float32(0.0),
+        np.float32(0.0),
+        np.float32(1.0),
+        np.float32(0.0),
+    )
+    for c in range(start, stop):
+        width, count = _evolve(angles, pairs, c, scratch, first_gate)
+        for q in range(angles.shape[2]):
+            m = gate_matrix(gates, 2 * count + q) if first_gate[q] < 2 * count else identity
+            zero, one = weigh(re, im, 0, width, q, m)
+            means[c, q] = one / (zero + one)
