@@ -28,9 +28,9 @@ _PORT_ATTEMPTS = 5
 _CONFIG = "server.conf"
 _LOG = "server.log"
 
-# The ring is rewritten for ever, so the file outgrows the data. A rewrite writes the whole replay once: at three times
-# the size of the last rewrite, and not below 1 GB, rewrites add at most half of what inserts write anyway, and the disk
-# never holds much more than three replays. Compressing random float32 only burns the rewriting child's CPU.
+# The ring is rewritten for ever, so the file outgrows the data, and a rewrite writes the whole replay once. At three
+# times the size after the last rewrite, and not below 1 GB, rewrites add at most half of what inserts write anyway, and
+# the disk holds at most about four replays, while one is being rewritten. Compressing random float32 only burns CPU.
 _SETTINGS = """
 daemonize no
 save ""

@@ -170,7 +170,7 @@ class RedisSession:
         if text.startswith("MISCONF"):
             return ReplayFullError(
                 f"the replay server at {self.label} cannot write its data ({text}); expected a disk with room for "
-                "three times the replay; free some"
+                "four times the replay; free some"
             )
         return ReplayError(f"the replay server at {self.label} answered with an error ({type(error).__name__}: {text})")
 
