@@ -46,7 +46,9 @@ def test_twin_critic_is_two_independent_critics():
             observation @ critic.observation_layer.weight[index] + critic.observation_layer.bias[index]
         )
         joint = torch.cat([hidden, action], dim=1) @ critic.joint_layer.weight[index] + critic.joint_layer.bias[index]
-        value = torch.nn.functional.leaky_relu(joint) @ critic.value_layer.weight[index] + critic.value_layer.bias[index]
+        value = (
+            torch.nn.functional.leaky_relu(joint) @ critic.value_layer.weight[index] + critic.value_layer.bias[index]
+        )
         torch.testing.assert_close(both[index], value.squeeze(1))
     torch.testing.assert_close(critic.first(observation, action), both[0])
     assert not torch.allclose(both[0], both[1])
