@@ -4,8 +4,10 @@ Secrets are never fields: tokens and passwords come from the environment alone.
 """
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,9 +85,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check ranges across fields."""
+        for name, value in _numbers(self):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
         for name in ("total_steps", "publish_period_updates", "log_period_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {self.num_threads}")
         if self.replay.capacity < self.td3.learning_starts:
@@ -93,6 +100,21 @@ class RunConfig:
                 f"replay.capacity ({self.replay.capacity}) is below td3.learning_starts "
                 f"({self.td3.learning_starts}): learning could never start; raise the one or lower the other"
             )
+        if self.replay.capacity < self.actors.segment_length:
+            raise ValueError(
+                f"replay.capacity ({self.replay.capacity}) is below actors.segment_length "
+                f"({self.actors.segment_length}): a whole segment would not fit; raise the one or lower the other"
+            )
+
+
+def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a configuration and of what is nested in it, with its dotted name."""
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{prefix}{one.name}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{one.name}", value
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -115,7 +137,7 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         plain = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error
     return from_dict(plain)
 

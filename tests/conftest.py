@@ -1,0 +1,10 @@
+"""Settings of every test."""
+
+import os
+
+import hypothesis
+
+# The machine may be busy: a slow example is not a failure. In CI every run sees the same examples.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
