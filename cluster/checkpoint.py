@@ -49,25 +49,26 @@ def save_checkpoint(
         OSError: if the disk is full or not writable; older checkpoints are untouched then.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    final = directory / f"{_PREFIX}{env_step:012d}"
-    temporary = directory / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for stale in directory.glob(f".{_PREFIX}*"):
+        shutil.rmtree(stale)
+    final = _new_name(directory, env_step)
+    temporary = directory / f".{final.name}"
     temporary.mkdir()
     try:
         for group, named in tensors.items():
-            save_file(dict(named), temporary / f"{group}.safetensors")
+            _save_tensors(named, temporary / f"{group}.safetensors")
         (temporary / "state.json").write_text(json.dumps(dict(scalars)))
         files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
         _sync(temporary)
         (temporary / "manifest.json").write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1))
         _sync(temporary)
-        shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync_directory(directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _by_age(directory)[keep:]:
+    # A damaged one may claim a later step than the one that was just written, which is never removed.
+    for old in [path for path in _by_age(directory) if path != final][keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -82,7 +83,7 @@ def load_newest(directory: Path) -> Checkpoint:
     for path in candidates:
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
     raise CheckpointError(
         f"no checkpoint in {directory} loads ({len(candidates)} found, expected at least one whole one); "
@@ -94,12 +95,31 @@ def _load(path: Path) -> Checkpoint:
     manifest = json.loads((path / "manifest.json").read_text())
     if manifest["format"] != _FORMAT:
         raise ValueError(f"format {manifest['format']}, expected {_FORMAT}")
+    if "state.json" not in manifest["files"]:
+        raise ValueError("the manifest does not list state.json")
     for name, expected in manifest["files"].items():
         found = _describe(path / name)
         if found != expected:
             raise ValueError(f"{name} has {found}, the manifest says {expected}")
     tensors = {Path(name).stem: load_file(path / name) for name in manifest["files"] if name.endswith(".safetensors")}
     return Checkpoint(path, tensors, json.loads((path / "state.json").read_text()))
+
+
+def _new_name(directory: Path, env_step: int) -> Path:
+    """A name that sorts after every checkpoint of this step: replacing one would leave a moment with neither."""
+    name = f"{_PREFIX}{env_step:012d}"
+    earlier = sorted(path.name for path in directory.glob(f"{name}*"))
+    if not earlier:
+        return directory / name
+    return directory / f"{name}.{int(earlier[-1].removeprefix(name).removeprefix('.') or 0) + 1:03d}"
+
+
+def _save_tensors(named: Mapping[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(dict(named), path)
+    except SafetensorError as error:
+        # What safetensors makes of a full disk, for tensors that are fine.
+        raise OSError(f"cannot write {path.name}: {error}") from error
 
 
 def _by_age(directory: Path) -> list[Path]:
