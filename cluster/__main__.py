@@ -1,11 +1,12 @@
 """Command line of hdqnn-rl: ``hdqnn COMMAND …``. Errors end with one message; nobody sees a traceback for a typo."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from cluster.errors import EXIT_DONE, EXIT_REFUSED
+from cluster.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED
 from cluster.failures import report_failure
 from cluster.process_tuning import tune_process
 
@@ -49,13 +50,25 @@ def run(arguments: Sequence[str]) -> int:
     command: Callable[[list[str]], int] = import_module(_COMMANDS[name][0]).run
     try:
         return command(rest)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         return report_failure(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("hdqnn: stopped at once; what the last checkpoint holds is safe\n")
+        return EXIT_INTERRUPTED
 
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `| head` does; nothing more can be told, not even by the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    sys.exit(code)
 
 
 if __name__ == "__main__":

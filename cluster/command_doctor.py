@@ -7,10 +7,14 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.errors import EXIT_DONE, EXIT_FAILED
+
+if TYPE_CHECKING:
+    from qpu_service.places import WorkerPlace
 
 _PACKAGES = ("torch", "numba", "gymnasium", "mujoco", "ray", "redis", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
 
@@ -61,11 +65,18 @@ def _environment(env_id: str) -> str:
 
 def _backend() -> str:
     """One circuit whose outcome is certain: π rotations flip the even qubits of |0000⟩."""
-    from qpu_service.backends.registry import backend_name_from_environment, make_backend
+    from qpu_service.backends.registry import backend_name_from_environment
+    from qpu_service.places import worker_places
+
+    names = backend_name_from_environment()
+    return ", ".join(_try_place(place) for place in worker_places(names, os.environ.get("QPU_DEVICE"), 1))
+
+
+def _try_place(place: "WorkerPlace") -> str:
+    from qpu_service.backends.registry import make_backend
     from qpu_service.types import CircuitBatch, circuit_seeds
 
-    name = backend_name_from_environment()
-    backend = make_backend(name, device=os.environ.get("QPU_DEVICE"))
+    backend = make_backend(place.backend, device=place.device)
     angles = np.zeros((1, 1, 4, 2), np.float32)
     angles[0, 0, ::2, 0] = np.pi
     circuits = CircuitBatch(
@@ -74,6 +85,7 @@ def _backend() -> str:
     measured = backend.run(circuits)
     backend.close()
     agreement = float((measured.bits[0] == np.array([1, 0, 1, 0])).mean())
+    name = place.backend if place.device is None else f"{place.backend} on {place.device}"
     if agreement < 0.75:
         raise RuntimeError(f"{name} measured the known circuit right in {agreement:.0%} of the bits, expected ≥ 75 %")
     return f"{name}: known circuit right in {agreement:.1%} of the bits"
@@ -87,7 +99,7 @@ def _replay_server() -> str:
     if url:
         return f"REDIS_URL: {describe_server(url)}"
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer.start(Path(directory)) as server:
-        return f"embedded: {describe_server(server.url)}"
+        return f"embedded (set REDIS_URL for one of your own): {describe_server(server.url)}"
 
 
 def _ray() -> str:

@@ -17,6 +17,7 @@ from cluster.local_tests import run_test_round
 from cluster.run_directory import open_run_directory
 from learner.parameters import VersionedParameters
 from qpu_service.backends.registry import make_backend
+from qpu_service.places import worker_places
 from qpu_service.sampler import LocalSampler
 
 
@@ -45,7 +46,8 @@ def run(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     sampler = None
     if config.backend is not None:
-        sampler = LocalSampler(make_backend(config.backend, device=os.environ.get("QPU_DEVICE")))
+        place = worker_places(config.backend, os.environ.get("QPU_DEVICE"), 1)[0]
+        sampler = LocalSampler(make_backend(place.backend, device=place.device))
     prefix = "policy."
     tensors = checkpoint.tensors["learner"]
     arrays = {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -9,12 +9,13 @@ import tyro
 from actors.environment import agent_spec
 from cluster.build import learner_device, make_limiter
 from cluster.config import RunConfig
-from cluster.errors import EXIT_DONE
+from cluster.errors import EXIT_DONE, ConfigError
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
 from cluster.run_directory import create_run_directory
 from cluster.run_loop import run_training
 from learner.blocks import BLOCKS, uses_circuit
 from qpu_service.backends.registry import backend_name_from_environment, make_backend
+from qpu_service.places import worker_places
 
 _DEFAULT_PRESET = "pendulum"
 
@@ -70,7 +71,19 @@ def check(config: RunConfig) -> None:
     make_limiter(config)
     agent_spec(config.env_id)
     if config.backend is not None:
-        make_backend(config.backend, device=os.environ.get("QPU_DEVICE")).close()
+        _check_backends(config, config.backend)
+
+
+def _check_backends(config: RunConfig, backends: str) -> None:
+    """Make each backend once: a missing package, device or token shows here."""
+    places = set(worker_places(backends, os.environ.get("QPU_DEVICE"), config.qpu.num_workers))
+    if config.synchronous and len(places) > 1:
+        raise ConfigError(
+            f"a synchronous run has one QPU, got {backends!r} with QPU_DEVICE={os.environ.get('QPU_DEVICE')!r}; "
+            "name one backend and one device, or leave out --synchronous"
+        )
+    for place in places:
+        make_backend(place.backend, device=place.device).close()
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -23,8 +23,9 @@ from cluster.crew import Crew
 from cluster.metrics import MetricsWriter
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
+from cluster.qpu_crew import QPUCrew
 from cluster.ray_runtime import RayRuntime, ray_runtime
-from cluster.ray_services import RayParameterSource, RayQPUClient, start_board, start_qpu_workers
+from cluster.ray_services import RayParameterSource, RayQPUClient, start_board
 from cluster.remote_tests import RemoteTests, TestWorker
 from cluster.rollout_worker import ActorReport, ReplayAddress, RolloutWorker
 from cluster.run_directory import RunDirectory
@@ -32,6 +33,7 @@ from cluster.session import Session
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.interfaces import CircuitSampler
+from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.redis_replay import RedisReplay
 
@@ -58,11 +60,13 @@ def train_distributed(
     """
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads())
-    with ray_runtime() as runtime, _replay_server(run, runtime) as url:
+    with ray_runtime() as runtime, _replay_server(run, runtime) as (url, server):
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
         address = ReplayAddress(url=url, run_id=_run_id(run))
-        return _train(config, run, checkpoint, progress, should_stop, spec=spec, runtime=runtime, address=address)
+        return _train(
+            config, run, checkpoint, progress, should_stop, spec=spec, runtime=runtime, address=address, server=server
+        )
 
 
 def _train(
@@ -75,6 +79,7 @@ def _train(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
+    server: EmbeddedServer | None,
 ) -> Session:
     replay = RedisReplay.connect(
         address.url,
@@ -85,12 +90,13 @@ def _train(
         dataset_id=None if checkpoint is None else checkpoint.scalars["dataset_id"],
     )
     board = start_board(runtime.service_options)
-    qpu_workers: list[Any] = []
+    qpu: QPUCrew | None = None
     if config.backend is not None:
-        device = os.environ.get("QPU_DEVICE")
-        qpu_workers = start_qpu_workers(config.backend, device, config.qpu, runtime.service_options)
-    tests = RemoteTests(_tests_starter(config, spec, runtime, qpu_workers))
-    crew = Crew(_actor_starter(config, spec, runtime, address, qpu_workers, board), config.actors.num_actors)
+        places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
+        qpu = QPUCrew(places, config.qpu, runtime.service_options)
+    make_sampler = _sampler_maker(config, qpu)
+    tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler))
+    crew = Crew(_actor_starter(config, spec, runtime, address, make_sampler, board), config.actors.num_actors)
 
     def publish(parameters: VersionedParameters) -> None:
         ray.get(board.publish.remote(parameters))
@@ -111,7 +117,7 @@ def _train(
         if checkpoint is not None:
             replay.set_sampled(int(checkpoint.scalars["sampled"]))
         session.start(checkpoint, version_floor=0 if checkpoint is None else replay.poll().policy_version)
-        _loop(session, crew, qpu_workers, should_stop)
+        _loop(session, crew, qpu, server, should_stop)
         for report in crew.stop():
             session.add_episodes(report.episodes)
         session.tick()
@@ -124,33 +130,48 @@ def _train(
     finally:
         crew.stop()
         tests.stop()
+        if qpu is not None:
+            qpu.stop()
         session.close()
         replay.close()
     return session
 
 
-def _loop(session: Session, crew: Crew, qpu_workers: Sequence[Any], should_stop: Callable[[], bool]) -> None:
-    timings = _Timings(qpu_workers)
+def _loop(
+    session: Session,
+    crew: Crew,
+    qpu: QPUCrew | None,
+    server: EmbeddedServer | None,
+    should_stop: Callable[[], bool],
+) -> None:
+    timings = _Timings()
     while not session.is_done and not should_stop():
+        if server is not None and not server.is_running():
+            _log.warning("the replay server died; starting it again with the data it had acknowledged")
+            server.restart()
         reports = crew.poll()
         for report in reports:
             session.add_episodes(report.episodes)
         timings.add(reports)
+        if qpu is not None:
+            qpu.poll()
         before_s = time.monotonic()
         made = session.learn(_UPDATES_PER_TICK)
         timings.learned(time.monotonic() - before_s, is_idle=made == 0)
-        session.tick(qpu_ms=timings.qpu_ms, waiting=timings.waiting, timings=timings.row(crew.num_restarts))
+        qpu_row = qpu.row() if qpu is not None else {}
+        session.tick(
+            qpu_ms=qpu_row.get("qpu/request_p50_ms"),
+            waiting=timings.waiting,
+            values={**timings.row(crew.num_restarts), **qpu_row},
+        )
         if made == 0:
             time.sleep(_IDLE_S)
 
 
 class _Timings:
-    """Where the time goes: shares of the actors' and of the learner's time, latency of the QPU service."""
+    """Where the time goes: shares of the actors' and of the learner's time."""
 
-    def __init__(self, qpu_workers: Sequence[Any]) -> None:
-        self.qpu_ms: float | None = None
-        self._qpu_workers = qpu_workers
-        self._stats_call: Any = None
+    def __init__(self) -> None:
         self._busy_s = self._blocked_s = 0.0
         self._learn_s = 0.0
         self._started_s = time.monotonic()
@@ -164,12 +185,10 @@ class _Timings:
         return "actors wait for the learner" if self._blocked_s > self._busy_s else ""
 
     def add(self, reports: Sequence[ActorReport]) -> None:
-        """Reports of actors; each also triggers a question to the first QPU worker."""
+        """Reports of actors."""
         for report in reports:
             self._busy_s = 0.9 * self._busy_s + 0.1 * report.busy_s
             self._blocked_s = 0.9 * self._blocked_s + 0.1 * report.blocked_s
-        if reports and self._qpu_workers:
-            self._ask_qpu()
 
     def learned(self, seconds: float, *, is_idle: bool) -> None:
         """Time spent in updates."""
@@ -179,24 +198,11 @@ class _Timings:
     def row(self, num_restarts: int) -> dict[str, float]:
         """Values for a row of metrics."""
         total = self._busy_s + self._blocked_s
-        row = {
-            "learner_busy_share": self._learn_s / max(time.monotonic() - self._started_s, 1e-9),
-            "actor_busy_share": self._busy_s / total if total else 0.0,
-            "actor_restarts": float(num_restarts),
+        return {
+            "time/learner_busy_share": self._learn_s / max(time.monotonic() - self._started_s, 1e-9),
+            "time/actor_busy_share": self._busy_s / total if total else 0.0,
+            "time/actor_restarts": float(num_restarts),
         }
-        if self.qpu_ms is not None:
-            row["qpu_request_ms"] = self.qpu_ms
-        return row
-
-    def _ask_qpu(self) -> None:
-        if self._stats_call is not None:
-            if not ray.wait([self._stats_call], timeout=0)[0]:
-                return
-            try:
-                self.qpu_ms = 1e3 * float(ray.get(self._stats_call).latency_p50_s)
-            except ray.exceptions.RayActorError as error:
-                _log.warning("a QPU worker died and is started again: %s", str(error).strip().splitlines()[-1])
-        self._stats_call = self._qpu_workers[0].stats.remote()
 
 
 def _actor_starter(
@@ -204,7 +210,7 @@ def _actor_starter(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
-    qpu_workers: Sequence[Any],
+    make_sampler: Callable[[int], CircuitSampler | None],
     board: Any,
 ) -> Callable[[int], Any]:
     remote = ray.remote(RolloutWorker).options(**runtime.actor_options)
@@ -215,7 +221,7 @@ def _actor_starter(
             spec,
             actor_id=actor_id,
             address=address,
-            sampler=RayQPUClient(qpu_workers, first=actor_id) if qpu_workers else None,
+            sampler=make_sampler(actor_id),
             source=RayParameterSource(board),
         )
 
@@ -223,27 +229,32 @@ def _actor_starter(
 
 
 def _tests_starter(
-    config: RunConfig, spec: AgentSpec, runtime: RayRuntime, qpu_workers: Sequence[Any]
+    config: RunConfig, spec: AgentSpec, runtime: RayRuntime, make_sampler: Callable[[int], CircuitSampler | None]
 ) -> Callable[[], Any]:
     remote = ray.remote(TestWorker).options(**runtime.service_options)
+    return lambda: remote.remote(config, spec, make_sampler(0))
 
-    def start() -> Any:
-        sampler: CircuitSampler | None = RayQPUClient(qpu_workers) if qpu_workers else None
-        return remote.remote(config, spec, sampler)
 
-    return start
+def _sampler_maker(config: RunConfig, qpu: QPUCrew | None) -> Callable[[int], CircuitSampler | None]:
+    """What gives actor i its way to the QPU workers."""
+    if qpu is None:
+        return lambda _: None
+    handles = qpu.handles
+    if config.qpu.routing == "affinity":
+        return lambda actor_id: RayQPUClient([handles[actor_id % len(handles)]])
+    return lambda actor_id: RayQPUClient(handles, first=actor_id)
 
 
 @contextmanager
-def _replay_server(run: RunDirectory, runtime: RayRuntime) -> Iterator[str]:
-    """URL of the replay's server: REDIS_URL, else one of the run's own that keeps its data in the run directory."""
+def _replay_server(run: RunDirectory, runtime: RayRuntime) -> Iterator[tuple[str, EmbeddedServer | None]]:
+    """REDIS_URL, else a server of the run's own that keeps its data in the run directory and is watched here."""
     url = os.environ.get("REDIS_URL")
     if url:
-        yield url
+        yield url, None
         return
     run.replay.mkdir(exist_ok=True)
     with EmbeddedServer.start(run.replay, host=runtime.host) as server:
-        yield server.url
+        yield server.url, server
 
 
 def _run_id(run: RunDirectory) -> str:

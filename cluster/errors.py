@@ -12,6 +12,7 @@ from typing import ClassVar
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
 
 
 class ClusterError(Exception):

@@ -17,7 +17,6 @@ from qpu_service.wire import decode_circuits, decode_measurements, encode_circui
 from qpu_service.worker import QPUWorker
 from qpu_service.worker_stats import WorkerStats
 
-_MAX_CONCURRENT_REQUESTS = 1_000
 _RETRY_PAUSE_S = 0.2
 _BOARD_TIMEOUT_S = 120.0
 
@@ -123,27 +122,6 @@ class RayParameterSource:
         except (ActorDiedError, ActorUnavailableError):
             return None
         return newest
-
-
-def start_qpu_workers(backend: str, device: str | None, config: QPUConfig, options: dict[str, Any]) -> list[Any]:
-    """QPU actors that Ray restarts when they die; returns their handles.
-
-    Raises:
-        QPUError: if the backend cannot be made where the actors run.
-    """
-    remote = ray.remote(QPUActor).options(
-        max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
-    )
-    workers = [remote.remote(backend, device, config) for _ in range(config.num_workers)]
-    for worker in workers:
-        try:
-            ray.get(worker.stats.remote())
-        except (RayTaskError, ActorDiedError) as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, QPUError):
-                raise cause from error
-            raise BackendUnavailableError(f"the QPU backend {backend!r} cannot be started: {error}") from error
-    return workers
 
 
 def start_board(options: dict[str, Any]) -> Any:

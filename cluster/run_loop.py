@@ -8,13 +8,11 @@ from types import FrameType
 
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
-from cluster.errors import EXIT_DONE
+from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.run_directory import RunDirectory
 from cluster.session import Session
-
-EXIT_INTERRUPTED = 130
 
 
 class StopRequest:
@@ -99,5 +97,14 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
 
 
 def with_total_steps(config: RunConfig, total_steps: int | None) -> RunConfig:
-    """The configuration with another length, for resuming a run that is to go on longer."""
-    return config if total_steps is None else dataclasses.replace(config, total_steps=total_steps)
+    """The configuration with another length, for resuming a run that is to go on longer.
+
+    Raises:
+        ConfigError: if the length is not positive.
+    """
+    if total_steps is None:
+        return config
+    try:
+        return dataclasses.replace(config, total_steps=total_steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -140,7 +140,7 @@ class Session:
         self._new_episodes.extend(episodes)
 
     def tick(
-        self, *, qpu_ms: float | None = None, waiting: str = "", timings: Mapping[str, float] | None = None
+        self, *, qpu_ms: float | None = None, waiting: str = "", values: Mapping[str, float] | None = None
     ) -> None:
         """Refresh the counters, then whatever is due: test round, log row, checkpoint, progress."""
         self.counts = self.source.refresh()
@@ -150,7 +150,7 @@ class Session:
         self._take_tests(self._tests.collect())
         if self.env_step >= self._next_log:
             self._next_log = _next_multiple(self.env_step, self.config.log_period_steps)
-            self._write_row(timings or {})
+            self._write_row(values or {})
         if self._save_is_due():
             self.save()
         self._progress.update(
@@ -259,7 +259,7 @@ class Session:
                 f"{len(test.returns)} episodes (lowest {min(test.returns):.1f}, highest {max(test.returns):.1f})"
             )
 
-    def _write_row(self, timings: Mapping[str, float]) -> None:
+    def _write_row(self, extra: Mapping[str, float]) -> None:
         now = self._clock()
         elapsed = max(now - self._last_log_s, 1e-9)
         values: dict[str, float] = {f"learner/{name}": value for name, value in self.learner.metrics().items()}
@@ -272,7 +272,7 @@ class Session:
         values["time/elapsed_s"] = now - self._started_s
         values["time/env_steps_per_s"] = (self.env_step - self._last_log[0]) / elapsed
         values["time/updates_per_s"] = (self.learner.update_step - self._last_log[1]) / elapsed
-        values.update({f"time/{name}": value for name, value in timings.items()})
+        values.update(extra)
         self._metrics.metrics(env_step=self.env_step, update_step=self.learner.update_step, values=values)
         self._last_log, self._last_log_s = (self.env_step, self.learner.update_step), now
 

@@ -3,6 +3,7 @@
 Everything but times depends on the configuration alone, also across a resume.
 """
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -100,7 +101,8 @@ def train_synchronous(
 def _make_sampler(config: RunConfig) -> CircuitSampler | None:
     if not uses_circuit(config.block) or config.backend is None:
         return None
-    return LocalSampler(make_backend(config.backend, num_threads=config.qpu.num_threads))
+    device = os.environ.get("QPU_DEVICE")
+    return LocalSampler(make_backend(config.backend, device=device, num_threads=config.qpu.num_threads))
 
 
 def _make_replay(config: RunConfig, spec: AgentSpec, run: RunDirectory, checkpoint: Checkpoint | None) -> MemoryReplay:

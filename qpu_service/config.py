@@ -1,6 +1,7 @@
 """Settings of the QPU service."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,11 @@ class QPUConfig:
     """Circuits that may wait at one worker; beyond it a request waits before it queues, nothing is dropped."""
     inline_limit_s: float = 5e-4
     """Runs expected to be shorter than this block the worker's event loop; a thread's wake-up would cost more."""
+    routing: Literal["least_outstanding", "affinity"] = "least_outstanding"
+    """Each request to the worker with the fewest unanswered ones, or every actor always to its own worker."""
+    stall_s: float = 120.0
+    """A worker that answers nothing, or whose one run lasts, for this long is replaced; queues of real devices are
+    longer, set it above your patience with them."""
     timeout_s: float = 600.0
     """Longest wait of an actor for its bits, retries included."""
 
@@ -27,6 +33,8 @@ class QPUConfig:
         for name in ("num_workers", "num_threads", "max_batch_circuits", "max_queued_circuits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stall_s <= 0:
+            raise ValueError(f"stall_s must be positive, got {self.stall_s}")
         if self.max_delay_s < 0 or self.inline_limit_s < 0 or self.timeout_s <= 0:
             raise ValueError(
                 "max_delay_s and inline_limit_s must be 0 or more and timeout_s positive, got "

@@ -54,6 +54,7 @@ class QPUWorker:
         self._seconds_per_circuit: dict[_Kind, float] = {}
         self._stats = StatsRecorder()
         self._is_closed = False
+        self._run_started_s: float | None = None
 
     async def sample(self, circuits: CircuitBatch) -> MeasurementBatch:
         """Measure circuits; waits while too many are queued.
@@ -85,7 +86,8 @@ class QPUWorker:
 
     def stats(self) -> WorkerStats:
         """What this worker has done so far."""
-        return self._stats.snapshot(queued_circuits=self._queued_circuits)
+        running_s = 0.0 if self._run_started_s is None else self._clock() - self._run_started_s
+        return self._stats.snapshot(queued_circuits=self._queued_circuits, running_s=running_s)
 
     async def close(self) -> None:
         """Finish the present run, refuse what is queued, free the backend; calling it twice is fine."""
@@ -208,8 +210,11 @@ class QPUWorker:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, circuits)
 
     def _run(self, circuits: CircuitBatch) -> MeasurementBatch:
-        started_s = self._clock()
-        measured = self._backend.run(circuits)
+        started_s = self._run_started_s = self._clock()
+        try:
+            measured = self._backend.run(circuits)
+        finally:
+            self._run_started_s = None
         execution_s = self._clock() - started_s
         expected = (len(circuits), circuits.shots, circuits.angles.shape[2])
         if measured.bits.shape != expected:

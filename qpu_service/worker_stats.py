@@ -27,6 +27,8 @@ class WorkerStats:
     """Circuits per run: ``circuits / batches``."""
     queued_circuits: int
     """Circuits that wait now."""
+    running_s: float
+    """How long the run that is on the backend now has lasted; 0 where there is none."""
     queue_s_sum: float
     """Time that answered requests waited for the backend, summed."""
     execution_s_sum: float
@@ -65,7 +67,7 @@ class StatsRecorder:
         """Count one request that got an error."""
         self._errors += 1
 
-    def snapshot(self, *, queued_circuits: int) -> WorkerStats:
+    def snapshot(self, *, queued_circuits: int, running_s: float = 0.0) -> WorkerStats:
         """Numbers of this moment."""
         recent = np.array(self._recent or [0.0])
         median, high = np.percentile(recent, [50, 99])
@@ -77,6 +79,7 @@ class StatsRecorder:
             batches=self._batches,
             mean_batch_circuits=self._circuits / self._batches if self._batches else 0.0,
             queued_circuits=queued_circuits,
+            running_s=running_s,
             queue_s_sum=self._queue_s,
             execution_s_sum=self._execution_s,
             latency_s_sum=self._latency_s,

@@ -24,14 +24,15 @@ def make_backend(name: str, *, device: str | None = None, num_threads: int = 1) 
 
 
 def backend_name_from_environment(default: str = "statevector", *, environment: Mapping[str, str] = os.environ) -> str:
-    """Name in QPU_BACKEND, or ``default`` where it is unset or empty.
+    """Name in QPU_BACKEND, or ``default`` where it is unset or empty; several workers may have a comma-separated list.
 
     Raises:
-        UnknownBackendError: if no backend has this name.
+        UnknownBackendError: if no backend has one of these names.
     """
-    name = environment.get("QPU_BACKEND", "").strip() or default
-    _maker(name)
-    return name
+    names = environment.get("QPU_BACKEND", "").strip() or default
+    for name in names.split(","):
+        _maker(name.strip())
+    return names
 
 
 def _maker(name: str) -> Callable[[str | None, int], CircuitBackend]:

@@ -1,0 +1,162 @@
+"""The QPU workers of a run as the driver sees them: started, watched, replaced, counted.
+
+Ray restarts a worker that dies, in place, so the handles that actors hold stay good and they send their
+unanswered requests again. What Ray can't see is a worker that lives and does nothing; that one is killed
+here when it stops answering or when one run on its backend lasts longer than ``qpu.stall_s``.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cluster.errors import RunFailedError
+from cluster.ray_services import QPUActor
+from qpu_service.config import QPUConfig
+from qpu_service.errors import BackendUnavailableError, QPUError
+from qpu_service.places import WorkerPlace
+from qpu_service.worker_stats import WorkerStats
+
+_log = logging.getLogger(__name__)
+_MAX_CONCURRENT_REQUESTS = 1_000
+_PERIOD_S = 1.0
+_MAX_DEATHS = 10
+"""Deaths of one worker without an answer between them, after which the run ends with the cause."""
+
+
+@dataclass(slots=True)
+class _Member:
+    place: WorkerPlace
+    handle: Any
+    call: Any = None
+    asked_s: float = 0.0
+    deaths: int = 0
+    stats: WorkerStats | None = None
+    history: list[tuple[float, WorkerStats]] = field(default_factory=list)
+
+
+class QPUCrew:
+    """Starts and watches QPU workers.
+
+    Args:
+        places: one worker each.
+        config: batching, deadlines.
+        options: Ray options of the worker processes.
+        clock: monotonic seconds.
+
+    Raises:
+        QPUError: if a backend cannot be made where its worker runs.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[WorkerPlace],
+        config: QPUConfig,
+        options: dict[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self.num_restarts = 0
+        remote = ray.remote(QPUActor).options(
+            max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
+        )
+        self._members = [_Member(place, remote.remote(place.backend, place.device, config)) for place in places]
+        self._next_poll_s = clock()
+        for member in self._members:
+            _wait_until_up(member)
+
+    @property
+    def handles(self) -> list[Any]:
+        """Handles for RayQPUClient."""
+        return [member.handle for member in self._members]
+
+    def poll(self) -> None:
+        """Ask the workers how they are, at most once a second; replace those that stall.
+
+        Raises:
+            RunFailedError: if a worker dies again and again.
+        """
+        now = self._clock()
+        if now < self._next_poll_s:
+            return
+        self._next_poll_s = now + _PERIOD_S
+        for member in self._members:
+            self._hear(member, now)
+            if member.call is None:
+                member.call, member.asked_s = member.handle.stats.remote(), now
+            elif now - member.asked_s > self._config.stall_s:
+                self._replace(member, f"no answer for {self._config.stall_s:.0f} s")
+            if member.stats is not None and member.stats.running_s > self._config.stall_s:
+                self._replace(member, f"one run has lasted {member.stats.running_s:.0f} s")
+
+    def row(self) -> dict[str, float]:
+        """Numbers over all workers, rates since the answer before the last."""
+        known = [member for member in self._members if len(member.history) == 2]
+        if not known:
+            return {}
+        newest = [member.history[1][1] for member in known]
+        rates = {"requests": 0.0, "circuits": 0.0, "shots": 0.0}
+        for member in known:
+            (then, before), (now, after) = member.history
+            for name in rates:
+                rates[name] += max(0, getattr(after, name) - getattr(before, name)) / max(now - then, 1e-9)
+        batches = sum(stats.batches for stats in newest)
+        requests = sum(stats.requests for stats in newest)
+        return {
+            **{f"qpu/{name}_per_s": value for name, value in rates.items()},
+            "qpu/queued_circuits": float(sum(stats.queued_circuits for stats in newest)),
+            "qpu/batch_circuits": sum(stats.circuits for stats in newest) / batches if batches else 0.0,
+            "qpu/request_p50_ms": 1e3 * max(stats.latency_p50_s for stats in newest),
+            "qpu/request_p99_ms": 1e3 * max(stats.latency_p99_s for stats in newest),
+            "qpu/queue_ms": 1e3 * sum(stats.queue_s_sum for stats in newest) / requests if requests else 0.0,
+            "qpu/errors": float(sum(stats.errors for stats in newest)),
+            "qpu/restarts": float(self.num_restarts),
+        }
+
+    def stop(self) -> None:
+        """End the worker processes."""
+        for member in self._members:
+            ray.kill(member.handle)
+
+    def _hear(self, member: _Member, now: float) -> None:
+        if member.call is None or not ray.wait([member.call], timeout=0)[0]:
+            return
+        try:
+            member.stats = ray.get(member.call)
+        except RayActorError as error:
+            member.deaths += 1
+            self.num_restarts += 1
+            _log.warning(
+                "QPU worker %s died and is started again: %s", member.place, str(error).strip().split("\n")[-1]
+            )
+            if member.deaths >= _MAX_DEATHS:
+                raise RunFailedError(
+                    f"the QPU worker on {member.place} died {member.deaths} times in a row: {error}"
+                ) from error
+            member.history.clear()
+        else:
+            member.deaths = 0
+            member.history = [*member.history[-1:], (now, member.stats)]
+        member.call = None
+
+    def _replace(self, member: _Member, cause: str) -> None:
+        _log.warning("QPU worker on %s: %s; starting it again, its requests are sent again", member.place, cause)
+        self.num_restarts += 1
+        ray.kill(member.handle, no_restart=False)
+        member.call, member.stats = None, None
+        member.history.clear()
+
+
+def _wait_until_up(member: _Member) -> None:
+    try:
+        ray.get(member.handle.stats.remote())
+    except (RayTaskError, RayActorError) as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, QPUError):
+            raise cause from error
+        raise BackendUnavailableError(f"the QPU backend {member.place.backend!r} cannot be started: {error}") from error

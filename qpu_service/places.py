@@ -1,0 +1,25 @@
+"""Which backend and device each QPU worker owns."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """Which backend, on which device, one worker owns."""
+
+    backend: str
+    device: str | None
+
+
+def worker_places(backends: str, devices: str | None, num_workers: int) -> list[WorkerPlace]:
+    """Backend and device of each worker: the comma-separated lists are dealt out in turn.
+
+    Args:
+        backends: such as ``statevector`` or ``ibm,ibm,aer``.
+        devices: such as ``ibm_torino,ibm_fez``; an empty entry means the backend's default.
+        num_workers: how many workers there are; at least one for every backend and device named.
+    """
+    names = [name.strip() for name in backends.split(",")]
+    places = [device.strip() or None for device in devices.split(",")] if devices else [None]
+    count = max(num_workers, len(names), len(places))
+    return [WorkerPlace(names[i % len(names)], places[i % len(places)]) for i in range(count)]
