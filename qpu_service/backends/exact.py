@@ -7,8 +7,9 @@ import numpy as np
 from numba import njit
 
 from qpu_service.backends.lanes import splat, store
+from qpu_service.backends.maps import gate_matrix
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, weigh
-from qpu_service.backends.rotations import gate_matrix, merge_rotations, rotation_columns
+from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 

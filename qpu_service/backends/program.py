@@ -6,29 +6,25 @@ Gates and measurements of different qubits commute, so two things are free to ch
 * Of the entanglers that may act next, the one that leaves fewest qubits in the register goes first.
 
 What is sampled is still exactly the circuit's distribution, yet random circuits of 10 qubits and 10 layers hold three
-qubits at once in the mean, those of 20 qubits and 20 layers five. Must never touch a state.
+qubits at most in the mean, those of 20 qubits and 20 layers five. Must never touch a state.
 """
 
 from numba import njit
 
 from qpu_service.backends.register import LANE_BITS
 
-START, JOIN, LEAF_START, LEAF, HANDOVER, GATES, MEASURE, PAIR = range(8)
-"""Kinds of step; p is QUBIT_A and k is QUBIT_B, a "fresh" qubit is not in the register yet.
+ENTANGLE, LEAF, HANDOVER, MEASURE = range(4)
+"""Kinds of step; p is QUBIT_A, k is QUBIT_B.
 
-START       k enters
-JOIN        p enters, CZ with k
-LEAF_START  CZ of two fresh qubits, p's only one: p is measured, k enters
-LEAF        CZ of k and fresh p, p's only one: p is measured
-HANDOVER    CZ of k and fresh p, k's last one: k is measured, p takes its position
-GATES       CZ of two qubits in the register
-MEASURE     k is measured and leaves
-PAIR        CZ of two fresh qubits, the only one of both: both are measured
+ENTANGLE  CZ of p and k, each of which may enter now
+LEAF      CZ of p and k, p's only one: p is measured without ever entering; k may enter now
+HANDOVER  CZ of p and k, k's last one: k is measured and p, entering, takes its position
+MEASURE   p is measured and leaves
 """
 
-KIND, QUBIT_A, QUBIT_B, POSITION_A, POSITION_B, GATE_A, GATE_B, WIDTH, NUM_FIELDS = range(9)
-"""Columns of a program. GATE_x is the row of merged rotations to apply before the CZ, -1 for none. WIDTH is the register's
-before the step."""
+KIND, QUBIT_A, QUBIT_B, POSITION_A, POSITION_B, ENTERS_A, ENTERS_B, GATE_A, GATE_B, WIDTH, NUM_FIELDS = range(11)
+"""Columns of a program. GATE_x is the row of merged rotations before the CZ, or before the measurement. WIDTH is the
+register's before the step."""
 
 _HEAD, LAST, _POSITION, _OWNER, _NEXT_A, _NEXT_B, _FILL, _READY = range(8)
 """Rows of the scratch; LAST is left with each qubit's last CZ, -1 for none."""
@@ -54,54 +50,44 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
         Number of parts.
     """
     _link(entanglers, count, num_qubits, scratch)
-    final = 2 * count
-    width, step, part = LANE_BITS, 0, 0
+    width, step, part, num_present = LANE_BITS, 0, 0, 0
     for _ in range(count):
         e = _take_ready(scratch)
-        p, k, gate_p, gate_k = entanglers[e, 0], entanglers[e, 1], 2 * e, 2 * e + 1
-        if _is_swapped(p, k, e, scratch):
-            p, k, gate_p, gate_k = k, p, gate_k, gate_p
-        p_ends, k_ends, k_is_fresh = scratch[LAST, p] == e, scratch[LAST, k] == e, scratch[_POSITION, k] < 0
-        if scratch[_POSITION, p] >= 0:
-            step = _emit(program, step, GATES, p, k, scratch, gate_p, gate_k, width)
-            if p_ends:
-                step = _emit(program, step, MEASURE, p, p, scratch, final + p, -1, width)
-                width = _leave(p, width, scratch)
-            if k_ends:
-                step = _emit(program, step, MEASURE, k, k, scratch, final + k, -1, width)
-                width = _leave(k, width, scratch)
-        elif p_ends:
-            if not k_is_fresh:
-                step = _emit(program, step, LEAF, p, k, scratch, gate_p, gate_k, width)
-                if k_ends:
-                    step = _emit(program, step, MEASURE, k, k, scratch, final + k, -1, width)
-                    width = _leave(k, width, scratch)
-            elif k_ends:
-                step = _emit(program, step, PAIR, p, k, scratch, gate_p, gate_k, width)
-            else:
-                entered = _enter(k, width, scratch)
-                step = _emit(program, step, LEAF_START, p, k, scratch, gate_p, gate_k, width)
-                width = entered
-        elif k_ends:
-            scratch[_OWNER, scratch[_POSITION, k]], scratch[_POSITION, p] = p, scratch[_POSITION, k]
-            step = _emit(program, step, HANDOVER, p, k, scratch, gate_p, gate_k, width)
+        side = 1 if _is_swapped(e, entanglers, scratch) else 0
+        p, k = entanglers[e, side], entanglers[e, 1 - side]
+        p_enters, k_enters = scratch[_POSITION, p] < 0, scratch[_POSITION, k] < 0
+        kind = ENTANGLE
+        if p_enters and scratch[LAST, p] == e:
+            kind, p_enters = LEAF, False
+        elif p_enters and scratch[LAST, k] == e:
+            kind, p_enters = HANDOVER, False
+        width_before = width
+        if k_enters:
+            width = _enter(k, width, scratch)
+        if p_enters:
+            width = _enter(p, width, scratch)
+        if kind == HANDOVER:
+            scratch[_POSITION, p] = scratch[_POSITION, k]
+            scratch[_OWNER, scratch[_POSITION, k]] = p
+        program[step, KIND], program[step, WIDTH] = kind, width_before
+        program[step, QUBIT_A], program[step, QUBIT_B] = p, k
+        program[step, POSITION_A], program[step, POSITION_B] = scratch[_POSITION, p], scratch[_POSITION, k]
+        program[step, ENTERS_A], program[step, ENTERS_B] = p_enters, k_enters
+        program[step, GATE_A], program[step, GATE_B] = 2 * e + side, 2 * e + 1 - side
+        step += 1
+        num_present += p_enters + k_enters
+        if kind == HANDOVER:
             scratch[_POSITION, k] = -1
-        else:
-            if k_is_fresh:
-                entered = _enter(k, width, scratch)
-                step = _emit(program, step, START, k, k, scratch, gate_k, -1, width)
-                width, gate_k = entered, -1
-            entered = _enter(p, width, scratch)
-            step = _emit(program, step, JOIN, p, k, scratch, gate_p, gate_k, width)
-            width = entered
+        for q in (p, k):
+            if scratch[LAST, q] == e and scratch[_POSITION, q] >= 0:
+                program[step, KIND], program[step, WIDTH] = MEASURE, width
+                program[step, QUBIT_A], program[step, POSITION_A] = q, scratch[_POSITION, q]
+                program[step, GATE_A], program[step, ENTERS_B] = 2 * count + q, False
+                step += 1
+                num_present -= 1
+                width = _leave(q, width, scratch)
         _advance(e, entanglers, scratch)
-        if (
-            width == LANE_BITS
-            and scratch[_OWNER, 0] < 0
-            and scratch[_OWNER, 1] < 0
-            and scratch[_OWNER, 2] < 0
-            and scratch[_OWNER, 3] < 0
-        ):
+        if num_present == 0:
             ends[part] = step
             part += 1
     return part
@@ -109,7 +95,7 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
 
 @njit(**_JIT)
 def _link(entanglers, count, num_qubits, scratch):  # type: ignore[no-untyped-def]
-    """Chain each qubit's entanglers in time order and collect those that may act first."""
+    """Chain each qubit's entanglers in time order and file those that may act first."""
     for q in range(num_qubits):
         scratch[_HEAD, q], scratch[LAST, q], scratch[_POSITION, q] = -1, -1, -1
     for place in range(num_qubits + LANE_BITS):
@@ -119,27 +105,29 @@ def _link(entanglers, count, num_qubits, scratch):  # type: ignore[no-untyped-de
     for e in range(count - 1, -1, -1):
         p, k = entanglers[e, 0], entanglers[e, 1]
         scratch[_NEXT_A, e], scratch[_NEXT_B, e] = scratch[_HEAD, p], scratch[_HEAD, k]
-        scratch[LAST, p] = e if scratch[LAST, p] < 0 else scratch[LAST, p]
-        scratch[LAST, k] = e if scratch[LAST, k] < 0 else scratch[LAST, k]
-        scratch[_HEAD, p], scratch[_HEAD, k] = e, e
+        for q in (p, k):
+            if scratch[LAST, q] < 0:
+                scratch[LAST, q] = e
+            scratch[_HEAD, q] = e
     for e in range(count - 1, -1, -1):
         if scratch[_HEAD, entanglers[e, 0]] == e and scratch[_HEAD, entanglers[e, 1]] == e:
-            _add_ready(e, entanglers, scratch)
+            _file_ready(e, entanglers, scratch)
 
 
 @njit(**_JIT)
-def _add_ready(e, entanglers, scratch):  # type: ignore[no-untyped-def]
+def _file_ready(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     """File a CZ whose predecessors have acted under the number of qubits by which it widens the register, plus 2.
 
-    The number can't change while the CZ waits: only this CZ may touch its two qubits next.
+    The number can't change while the CZ waits: no other CZ may touch its two qubits next.
     """
-    p, k = entanglers[e, 0], entanglers[e, 1]
     priority = 2
-    for q in (p, k):
-        if scratch[_POSITION, q] < 0:
-            priority += scratch[LAST, q] != e
-        else:
-            priority -= scratch[LAST, q] == e
+    for side in range(2):
+        q = entanglers[e, side]
+        is_fresh, ends = scratch[_POSITION, q] < 0, scratch[LAST, q] == e
+        if is_fresh and not ends:
+            priority += 1
+        elif ends and not is_fresh:
+            priority -= 1
     fill = scratch[_FILL, priority]
     scratch[_READY + priority, fill] = e
     scratch[_FILL, priority] = fill + 1
@@ -159,26 +147,26 @@ def _take_ready(scratch):  # type: ignore[no-untyped-def]
 def _advance(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     """Step past a CZ and file those that it held up."""
     p, k = entanglers[e, 0], entanglers[e, 1]
-    scratch[_HEAD, p], scratch[_HEAD, k] = scratch[_NEXT_A, e], scratch[_NEXT_B, e]
-    for q in (p, k):
-        following = scratch[_HEAD, q]
-        if following >= 0:
-            first, second = entanglers[following, 0], entanglers[following, 1]
-            is_same_pair = scratch[_HEAD, p] == scratch[_HEAD, k]
-            if (
-                scratch[_HEAD, first] == following
-                and scratch[_HEAD, second] == following
-                and not (is_same_pair and q == k)
-            ):
-                _add_ready(following, entanglers, scratch)
+    next_p, next_k = scratch[_NEXT_A, e], scratch[_NEXT_B, e]
+    scratch[_HEAD, p], scratch[_HEAD, k] = next_p, next_k
+    for side in range(2):
+        following = next_p if side == 0 else next_k
+        if following < 0 or (side == 1 and next_p == next_k):
+            continue
+        first, second = entanglers[following, 0], entanglers[following, 1]
+        if scratch[_HEAD, first] == following and scratch[_HEAD, second] == following:
+            _file_ready(following, entanglers, scratch)
 
 
 @njit(**_JIT)
-def _is_swapped(p, k, e, scratch):  # type: ignore[no-untyped-def]
-    """Whether k has to take p's part: the fresh qubit of the two, or the one that ends where both are fresh."""
-    if scratch[_POSITION, p] >= 0:
-        return scratch[_POSITION, k] < 0
-    return scratch[_POSITION, k] < 0 and scratch[LAST, p] != e and scratch[LAST, k] == e
+def _is_swapped(e, entanglers, scratch):  # type: ignore[no-untyped-def]
+    """Whether the second qubit has to be p: the fresh one of the two, or the one that ends where both are fresh."""
+    first, second = entanglers[e, 0], entanglers[e, 1]
+    if scratch[_POSITION, second] >= 0:
+        return False
+    if scratch[_POSITION, first] >= 0:
+        return True
+    return scratch[LAST, first] != e and scratch[LAST, second] == e
 
 
 @njit(**_JIT)
@@ -205,12 +193,3 @@ def _leave(qubit, width, scratch):  # type: ignore[no-untyped-def]
     if place != top:
         scratch[_OWNER, place], scratch[_POSITION, mover] = mover, place
     return top
-
-
-@njit(**_JIT)
-def _emit(program, step, kind, qubit_a, qubit_b, scratch, gate_a, gate_b, width):  # type: ignore[no-untyped-def]
-    program[step, KIND], program[step, WIDTH] = kind, width
-    program[step, QUBIT_A], program[step, QUBIT_B] = qubit_a, qubit_b
-    program[step, POSITION_A], program[step, POSITION_B] = scratch[_POSITION, qubit_a], scratch[_POSITION, qubit_b]
-    program[step, GATE_A], program[step, GATE_B] = gate_a, gate_b
-    return step + 1

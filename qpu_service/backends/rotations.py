@@ -127,10 +127,3 @@ def _move_gate(running, num_lanes, qubit, gates, index):  # type: ignore[no-unty
     for part in range(4):
         put(gates, 4 * index + part, get(running, part * num_lanes + qubit))
         put(running, part * num_lanes + qubit, np.float32(1.0) if part == 0 else np.float32(0.0))
-
-
-@njit(**_JIT)
-def gate_matrix(gates, index):  # type: ignore[no-untyped-def]
-    """[[a, -b*], [b, a*]] of a merged rotation."""
-    ar, ai, br, bi = gates[index, 0], gates[index, 1], gates[index, 2], gates[index, 3]
-    return ar, ai, -br, bi, br, bi, ar, -ai
