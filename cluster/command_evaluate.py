@@ -12,7 +12,7 @@ import torch
 
 from actors.environment import agent_spec
 from cluster.checkpoint import load_newest
-from cluster.errors import EXIT_DONE
+from cluster.errors import EXIT_DONE, ConfigError
 from cluster.local_tests import run_test_round
 from cluster.run_directory import open_run_directory
 from learner.parameters import VersionedParameters
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parsed = parser.parse_args(arguments)
     if parsed.episodes < 1:
-        raise ValueError(f"--episodes must be at least 1, got {parsed.episodes}")
+        raise ConfigError(f"--episodes must be at least 1, got {parsed.episodes}")
     run_directory, config = open_run_directory(parsed.run)
     checkpoint = load_newest(run_directory.checkpoints)
     config = dataclasses.replace(

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     lines = [_HEADER, "|" + " --- |" * (_HEADER.count("|") - 1)]
     lines += [
         "| {run} | {env_id} | {block} | {backend} | {seed} | {env_step:,} | {last} | {best} | {reached} |".format(
-            **{**row, "last": _number(row["last"]), "best": _number(row["best"]), "reached": row["reached"] or "–"}
+            **{**row, "last": _number(row["last"]), "best": _number(row["best"]), "reached": _step(row["reached"])}
         )
         for row in rows
     ]
@@ -51,7 +51,7 @@ def summarise(path: Path, goal: float | None) -> dict[str, Any]:
     means = [float(row["mean_return"]) for row in rounds]
     reached = [int(row["env_step"]) for row in rounds if goal is not None and row["mean_return"] >= goal]
     return {
-        "run": path.name,
+        "run": path.resolve().name,
         "env_id": config.env_id,
         "block": config.block,
         "backend": config.backend or "none",
@@ -65,3 +65,7 @@ def summarise(path: Path, goal: float | None) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
+
+
+def _step(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -102,7 +102,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_rows_after(path: Path, env_step: int) -> None:
-    """Forget rows newer than the checkpoint that a run resumes from."""
+    """Forget rows newer than the checkpoint that a run resumes from; on an error the file stays as it was."""
     if path.is_file():
         kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["env_step"] <= env_step]
-        path.write_text("".join(kept))
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)

@@ -1,0 +1,75 @@
+"""The command line as a function: usage, unknown commands, exit codes."""
+
+import pytest
+
+from cluster.__main__ import run
+
+
+def test_help_lists_every_command_and_every_exit_code(capsys):
+    assert run(["--help"]) == 0
+    captured = capsys.readouterr()
+    for word in ("train", "resume", "evaluate", "report", "bench", "doctor", "exit codes: 0 done, 1", "130 stopped"):
+        assert word in captured.out
+    assert captured.err == ""
+
+
+def test_no_command_shows_the_usage_and_is_refused(capsys):
+    assert run([]) == 2
+    assert "usage: hdqnn COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_known_ones(capsys):
+    assert run(["tran"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "unknown command 'tran'; expected one of train, resume" in captured.err
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "report"])
+def test_a_path_that_is_no_run_is_refused(capsys, tmp_path, command):
+    assert run([command, str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"hdqnn: {tmp_path} is not a run directory: it has no config.yaml")
+    assert captured.err.count("\n") == 1
+
+
+def test_train_help_names_presets_blocks_and_environment_variables(capsys):
+    assert run(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    for word in ("humanoid", "random_bits", "--backend", "QPU_BACKEND", "REDIS_URL", "RAY_ADDRESS", "Ctrl-C"):
+        assert word in out
+
+
+def test_help_of_a_preset_lists_every_field_with_its_source(capsys):
+    with pytest.raises(SystemExit) as raised:
+        run(["train", "humanoid", "--help"])
+    assert raised.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("--td3.polyak-coefficient", "Source: paper", "--actors.num-actors", "--checkpoint.keep"):
+        assert word in out
+
+
+def test_a_run_that_is_to_end_before_it_began_is_refused(capsys, tmp_path):
+    from cluster.checkpoint import save_checkpoint
+    from cluster.presets import get_preset
+    from cluster.run_directory import RunDirectory, write_config
+
+    run_directory = RunDirectory(tmp_path)
+    write_config(get_preset("smoke"), run_directory.config)
+    save_checkpoint(run_directory.checkpoints, 1, {}, {"env_step": 1}, 1)
+    assert run(["resume", str(tmp_path), "--total-steps", "0"]) == 2
+    assert capsys.readouterr().err == "hdqnn: total_steps must be at least 1, got 0\n"
+    assert run(["evaluate", str(tmp_path), "--episodes", "0"]) == 2
+    assert capsys.readouterr().err == "hdqnn: --episodes must be at least 1, got 0\n"
+
+
+def test_ctrl_c_before_the_run_has_begun_ends_quietly(capsys, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.command_train.run", interrupt)
+    assert run(["train"]) == 130
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.count("\n") == 1
