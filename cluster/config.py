@@ -66,6 +66,8 @@ class RunConfig:
     """Updates between two published versions of the policy parameters."""
     log_period_steps: int = 500
     """Environment steps between two rows of metrics.jsonl."""
+    prometheus_port: int | None = None
+    """Serve the newest row of metrics to Prometheus on this port of 127.0.0.1; 0 takes a free one."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Policy network."""
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)

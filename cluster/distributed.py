@@ -109,7 +109,7 @@ def _train(
         source=replay,
         publish=publish,
         tests=tests,
-        metrics=MetricsWriter(run),
+        metrics=MetricsWriter(run, config.prometheus_port),
         progress=progress,
         extra_state=lambda: ({}, {"dataset_id": replay.dataset_id}),
     )

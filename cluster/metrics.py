@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from cluster.prometheus import PrometheusExporter
 from cluster.run_directory import RunDirectory
 
 _log = logging.getLogger(__name__)
@@ -18,15 +19,18 @@ class MetricsWriter:
     depends on its configuration alone.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, prometheus_port: int | None = None) -> None:
         self._metrics = run.metrics.open("a")
         self._evaluations = run.evaluations.open("a")
         self._tensorboard = _tensorboard_writer(run.tensorboard)
+        self._prometheus = None if prometheus_port is None else PrometheusExporter(prometheus_port)
 
     def metrics(self, *, env_step: int, update_step: int, values: Mapping[str, float]) -> None:
         """One row of metrics.jsonl and its TensorBoard scalars."""
         _append(self._metrics, {"env_step": env_step, "update_step": update_step, **values})
         self._scalars(values, env_step)
+        if self._prometheus is not None:
+            self._prometheus.set({"env_step": env_step, "update_step": update_step, **values})
 
     def evaluation(self, *, env_step: int, update_step: int, version: int, returns: Sequence[float]) -> None:
         """One test round."""
@@ -49,6 +53,8 @@ class MetricsWriter:
         self._evaluations.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+        if self._prometheus is not None:
+            self._prometheus.close()
 
     def _scalars(self, values: Mapping[str, float], env_step: int) -> None:
         if self._tensorboard is not None:

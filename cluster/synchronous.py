@@ -73,7 +73,7 @@ def train_synchronous(
         source=replay,
         publish=publish,
         tests=LocalTests(config, spec, sampler),
-        metrics=MetricsWriter(run),
+        metrics=MetricsWriter(run, config.prometheus_port),
         progress=progress,
         extra_state=extra_state,
     )
