@@ -11,6 +11,9 @@ from qpu_service.backends.maps import gate_matrix
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
+_BASE = np.int64(0)
+"""Where the register begins; a number with a type, so that Numba compiles no second version for a literal."""
+
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -32,20 +35,20 @@ def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-unt
     store(re, 0, splat(np.float32(0.0)))
     store(im, 0, splat(np.float32(0.0)))
     re[0] = 1.0
-    width = LANE_BITS
+    width = np.int64(LANE_BITS)
     for q in range(num_qubits):
         m = gate_matrix(gates, first_gate[q])
         if q < LANE_BITS:
-            apply(re, im, 0, 0, width, q, m)
+            apply(re, im, _BASE, _BASE, width, q, m)
         else:
-            grow(re, im, 0, 0, width, m)
+            grow(re, im, _BASE, _BASE, width, m)
             width += 1
     for e in range(count):
         for side in range(2):
             q = entanglers[e, side]
             if first_gate[q] != 2 * e + side:
-                apply(re, im, 0, 0, width, q, gate_matrix(gates, 2 * e + side))
-        apply_cz(re, im, 0, width, entanglers[e, 0], entanglers[e, 1])
+                apply(re, im, _BASE, _BASE, width, q, gate_matrix(gates, 2 * e + side))
+        apply_cz(re, im, _BASE, width, entanglers[e, 0], entanglers[e, 1])
     return width, count
 
 
@@ -58,7 +61,7 @@ def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, tabl
         width, count = _evolve(angles, pairs, c, scratch, first_gate)
         for q in range(num_qubits):
             if first_gate[q] < 2 * count:
-                apply(re, im, 0, 0, width, q, gate_matrix(gates, 2 * count + q))
+                apply(re, im, _BASE, _BASE, width, q, gate_matrix(gates, 2 * count + q))
         norm = 0.0
         for i in range(1 << num_qubits):
             weight = re[i] * re[i] + im[i] * im[i]
@@ -87,5 +90,5 @@ def average_bits(angles, pairs, scratch, first_gate, start, stop, means):  # typ
         width, count = _evolve(angles, pairs, c, scratch, first_gate)
         for q in range(angles.shape[2]):
             m = gate_matrix(gates, 2 * count + q) if first_gate[q] < 2 * count else identity
-            zero, one = weigh(re, im, 0, width, q, m)
+            zero, one = weigh(re, im, _BASE, width, q, m)
             means[c, q] = one / (zero + one)

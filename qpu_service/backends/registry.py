@@ -60,9 +60,16 @@ def _make_aer(device: str | None, num_threads: int) -> CircuitBackend:
     return AerBackend(device=device, num_threads=num_threads)
 
 
+def _make_ibm(device: str | None, num_threads: int) -> CircuitBackend:  # noqa: ARG001 - a device has no threads
+    from qpu_service.ibm.connect import make_ibm_backend
+
+    return make_ibm_backend(device)
+
+
 _MAKERS: Final[Mapping[str, Callable[[str | None, int], CircuitBackend]]] = {
     "statevector": _make_statevector,
     "aer": _make_aer,
+    "ibm": _make_ibm,
 }
 
 BACKENDS: Final[tuple[str, ...]] = tuple(_MAKERS)

@@ -15,6 +15,10 @@ from qpu_service.backends.maps import gate_matrix, leaf_matrix, measured_map, mu
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, shrink, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
+# Numba compiles a function anew for every literal it is called with: these keep it at one version each.
+_ZERO = np.int64(0)
+_STAYS = np.bool_(False)
+
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -29,7 +33,7 @@ def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: 
         num_parts = steps.plan(entanglers, count, num_qubits, planning, program, ends)
         for shot in range(shots):
             order[shot] = shot
-        first = 0
+        first = _ZERO
         for part in range(num_parts):
             last = ends[part]
             _run_part(seeds[c], c, gates, 2 * count, program, first, last, re, im, shots, order, frames, bits)
@@ -37,7 +41,7 @@ def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: 
         for q in range(num_qubits):
             if planning[steps.LAST, q] < 0:
                 m = gate_matrix(gates, 2 * count + q)
-                _draw(seeds[c], c, q, square(m[0], m[1]), square(m[4], m[5]), order, 0, shots, bits)
+                _draw(seeds[c], c, q, square(m[0], m[1]), square(m[4], m[5]), order, _ZERO, shots, bits)
 
 
 @njit(**_JIT)
@@ -47,7 +51,7 @@ def _run_part(seed, circuit, gates, final, program, first, last, re, im, shots, 
     A group of shots is order[low:high] with its register at ``base``. Where a measurement splits it, the shots with
     outcome 1 wait in ``frames``, and the others go on with a copy of the register above.
     """
-    base, low, high, depth, step = 0, 0, shots, 0, first
+    base, low, high, depth, step = _ZERO, _ZERO, shots, _ZERO, first
     store(re, 0, splat(np.float32(0.0)))
     store(im, 0, splat(np.float32(0.0)))
     re[0] = 1.0
@@ -113,7 +117,7 @@ def _entangle(gates, program, step, re, im, base, width):  # type: ignore[no-unt
     for side in range(1, -1, -1):
         position = program[step, steps.POSITION_A + side]
         m = gate_matrix(gates, program[step, steps.GATE_A + side])
-        _write(False, re, im, base, base, width, position, m)
+        _write(_STAYS, re, im, base, base, width, position, m)
         width = max(width, position + 1)
     apply_cz(re, im, base, width, program[step, steps.POSITION_A], program[step, steps.POSITION_B])
 
