@@ -171,6 +171,7 @@ def test_own_machines_offer_both_kinds_of_place():
     offered = [json.loads(re.search(r"--resources='(.*)'$", command).group(1)) for command in (head, worker)]
     assert offered[0].keys() == {"hdqnn_service"}
     assert offered[1].keys() == {"hdqnn_service", "hdqnn_actor"}
+    assert "RAY_enable_autoscaler_v2=0 ray start --head " in head, "version 2 never starts the workers"
 
 
 def test_ssh_is_closed_to_the_world_after_the_setup_of_an_aws_head():
