@@ -1,0 +1,207 @@
+"""Journal of paid jobs: what was going to be sent, what was sent, how it ended. Written before anything is waited for.
+
+One JSON object per line, each flushed to the disk before the next step is taken. Several workers append to one file,
+so a request that moves to another worker finds the job that was already sent for it. Circuits are known by digests that
+hold their angles, pairs, seed and shots; the digest of a circuit is its idempotency key. Must never hold a token.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from qpu_service.types import CircuitBatch
+
+logger = logging.getLogger(__name__)
+
+JobState = Literal["intended", "submitted", "done", "failed"]
+"""``intended``: it may or may not have reached the service. ``failed``: nobody will ask this job for bits again."""
+
+_REMEMBERED = 1_000
+"""Ended jobs whose circuits are still recognised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEntry:
+    """One job as the journal knows it."""
+
+    tag: str
+    """Names the job at the service; another attempt at the same circuits has another tag."""
+    device: str
+    digests: tuple[str, ...] = field(repr=False)
+    """Circuits of the job, in its order."""
+    state: JobState = "intended"
+    job_id: str | None = None
+    session_id: str | None = None
+    usage_s: float | None = None
+    """Seconds that the service charged; None while unknown."""
+
+
+class JobJournal:
+    """Append-only journal in a directory that outlives the process.
+
+    Args:
+        directory: created if missing; all workers of a run share it.
+        new_id: makes the run's id if the journal is new.
+        now: date for people who read the file; nothing depends on it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        new_id: Callable[[], str] = lambda: uuid4().hex[:12],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / "jobs.jsonl"
+        self._now = now
+        self._offset = 0
+        self._jobs: dict[str, JobEntry] = {}
+        self._by_digest: dict[str, tuple[str, int]] = {}
+        self._file = self._path.open("ab", buffering=0)
+        self.run_id = ""
+        self.refresh()
+        if not self.run_id:
+            self._append({"event": "run", "run_id": new_id()}, only_if_empty=True)
+            _sync_directory(directory)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read what this and other workers have appended."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            *lines, _unfinished = file.read().split(b"\n")
+        for line in lines:
+            self._offset += len(line) + 1
+            if line:
+                self._read(line)
+        self._forget()
+
+    def intend(self, digests: Sequence[str], device: str) -> JobEntry:
+        """Note a job that is about to be sent; returns its entry with a tag of its own."""
+        base = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        attempt = 1 + sum(tag.rpartition("-")[0] == base for tag in self._jobs)
+        tag = f"{base}-{attempt}"
+        self._append({"event": "intended", "tag": tag, "device": device, "digests": list(digests)})
+        self.refresh()
+        return self._jobs[tag]
+
+    def submitted(self, tag: str, job_id: str, session_id: str | None) -> JobEntry:
+        """Note the id under which the service knows the job."""
+        return self._note(tag, {"event": "submitted", "job_id": job_id, "session_id": session_id})
+
+    def done(self, tag: str, usage_s: float | None) -> JobEntry:
+        """Note that the bits were read; they can be read again."""
+        return self._note(tag, {"event": "done", "usage_s": usage_s})
+
+    def failed(self, tag: str, reason: str) -> JobEntry:
+        """Note that this job gives no bits, or was never sent."""
+        return self._note(tag, {"event": "failed", "reason": reason[:500]})
+
+    def find(self, digest: str) -> tuple[JobEntry, int] | None:
+        """The job that measures this circuit, and the circuit's place in it."""
+        found = self._by_digest.get(digest)
+        return None if found is None else (self._jobs[found[0]], found[1])
+
+    def entry(self, tag: str) -> JobEntry | None:
+        """The job with this tag."""
+        return self._jobs.get(tag)
+
+    @property
+    def jobs(self) -> list[JobEntry]:
+        """Every job that is remembered, oldest first."""
+        return list(self._jobs.values())
+
+    def close(self) -> None:
+        """Close the file; calling it twice is fine."""
+        self._file.close()
+
+    def _note(self, tag: str, record: dict[str, Any]) -> JobEntry:
+        self._append({**record, "tag": tag})
+        self.refresh()
+        return self._jobs[tag]
+
+    def _append(self, record: dict[str, Any], *, only_if_empty: bool = False) -> None:
+        line = json.dumps({**record, "at": self._now().isoformat(timespec="seconds")}).encode() + b"\n"
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            size = os.fstat(self._file.fileno()).st_size
+            if size and only_if_empty:
+                return
+            # A process that died while writing leaves half a line, which must not swallow this one.
+            self._file.write(line if self._ends_with_newline(size) else b"\n" + line)
+            os.fsync(self._file.fileno())
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _ends_with_newline(self, size: int) -> bool:
+        if size == 0:
+            return True
+        with self._path.open("rb") as file:
+            file.seek(size - 1)
+            return file.read(1) == b"\n"
+
+    def _read(self, line: bytes) -> None:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            self._apply(record["event"], record)
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s has a damaged line, which is skipped: %.80r", self._path, line)
+
+    def _apply(self, event: str, record: dict[str, Any]) -> None:
+        if event == "run":
+            self.run_id = self.run_id or str(record["run_id"])
+        elif event == "intended":
+            digests = tuple(record["digests"])
+            self._jobs[record["tag"]] = JobEntry(tag=record["tag"], device=record["device"], digests=digests)
+            self._by_digest.update({digest: (record["tag"], row) for row, digest in enumerate(digests)})
+        elif event == "submitted":
+            self._update(record["tag"], state=event, job_id=record["job_id"], session_id=record["session_id"])
+        elif event == "done":
+            self._update(record["tag"], state=event, usage_s=record["usage_s"])
+        elif event == "failed":
+            self._update(record["tag"], state=event)
+            self._release(record["tag"])
+
+    def _update(self, tag: str, **changes: Any) -> None:
+        self._jobs[tag] = replace(self._jobs[tag], **changes)
+
+    def _release(self, tag: str) -> None:
+        for digest in self._jobs[tag].digests:
+            if self._by_digest.get(digest, ("", 0))[0] == tag:
+                del self._by_digest[digest]
+
+    def _forget(self) -> None:
+        ended = [tag for tag, job in self._jobs.items() if job.state in ("done", "failed")]
+        for tag in ended[: max(0, len(ended) - _REMEMBERED)]:
+            self._release(tag)
+            del self._jobs[tag]
+
+
+def circuit_digests(circuits: CircuitBatch) -> list[str]:
+    """Idempotency key of each circuit: 128 bits of a hash of its angles, pairs, seed and the number of shots."""
+    shape = repr((circuits.angles.shape[1:], circuits.shots)).encode()
+    angles, pairs = circuits.angles.astype("<f4", copy=False), circuits.entangler_pairs.astype("<i2", copy=False)
+    return [
+        hashlib.blake2b(
+            shape + angles[row].tobytes() + pairs[row].tobytes() + int(circuits.seeds[row]).to_bytes(8, "little"),
+            digest_size=16,
+        ).hexdigest()
+        for row in range(len(circuits))
+    ]
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

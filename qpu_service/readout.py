@@ -1,0 +1,104 @@
+"""What is made of measured bits: one bitstring out of many shots, bit means, and means corrected for readout errors.
+
+Axis legend: B batch, S shots, N qubits.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from qpu_service.errors import InvalidCircuitError
+
+ReduceBy = Literal["sample", "most_probable", "mean"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadoutErrors:
+    """How often each qubit's measurement is wrong."""
+
+    one_given_zero: Float64[np.ndarray, "N"]
+    """P(1 read | 0 prepared)."""
+    zero_given_one: Float64[np.ndarray, "N"]
+    """P(0 read | 1 prepared)."""
+
+
+def reduce_shots(bits: UInt8[np.ndarray, "B S N"], how: ReduceBy) -> np.ndarray:
+    """Turn S shots of each circuit into one vector of N numbers.
+
+    ``sample`` takes the first shot: one draw from the circuit's distribution, which is what one shot gives.
+    ``most_probable`` takes the bitstring that occurred most often, the earliest one of equals; with few shots over
+    many outcomes all occur once and it is a sample again. ``mean`` takes each bit's mean.
+
+    Args:
+        bits: 0 or 1.
+        how: see above.
+
+    Returns:
+        uint8 (B, N) for ``sample`` and ``most_probable``, float64 (B, N) for ``mean``.
+
+    Raises:
+        InvalidCircuitError: if there are no shots or ``how`` is not known.
+
+    Source: arXiv:2503.09119, Section 2 ("The QL output vector (sampled bistring)'s elements are the (most probable)
+    measurement results of qubits").
+    """
+    if bits.ndim != 3 or bits.shape[1] < 1:
+        raise InvalidCircuitError(f"bits must have shape (B, S, N) with at least one shot, got {bits.shape}")
+    if how == "sample":
+        return bits[:, 0]
+    if how == "mean":
+        means: Float64[np.ndarray, "B N"] = bits.mean(axis=1, dtype=np.float64)
+        return means
+    if how == "most_probable":
+        return np.stack([_mode(shots) for shots in bits]) if len(bits) else bits[:, 0]
+    raise InvalidCircuitError(f"shots are reduced by sample, most_probable or mean, got {how!r}")
+
+
+def mitigate_means(means: Float64[np.ndarray, "B N"], errors: ReadoutErrors) -> Float64[np.ndarray, "B N"]:
+    """Invert each qubit's own confusion matrix on its mean: p = (p_read - P(1|0)) / (1 - P(1|0) - P(0|1)), in 0..1.
+
+    Args:
+        means: measured bit means.
+        errors: of the same qubits.
+
+    Returns:
+        Means that a perfect readout would have had, in expectation; their spread grows by the same factor.
+
+    Raises:
+        InvalidCircuitError: if sizes differ, or a readout says nothing about its qubit.
+    """
+    visible = 1.0 - errors.one_given_zero - errors.zero_given_one
+    if means.shape[-1:] != visible.shape:
+        raise InvalidCircuitError(
+            f"means of shape {means.shape} do not belong to readout errors of {len(visible)} qubits"
+        )
+    if (visible <= 0).any():
+        qubit = int(np.argmin(visible))
+        raise InvalidCircuitError(
+            f"the readout of qubit {qubit} is wrong as often as right and cannot be corrected; choose other qubits"
+        )
+    corrected: Float64[np.ndarray, "B N"] = np.clip((means - errors.one_given_zero) / visible, 0.0, 1.0)
+    return corrected
+
+
+def read_errors(target: Any, qubits: tuple[int, ...]) -> ReadoutErrors:
+    """Readout errors that a device's target reports: one number per qubit, taken for both directions.
+
+    Args:
+        target: Qiskit's Target; qubits whose error is not reported count as perfect.
+        qubits: physical qubits, in the circuit's order.
+    """
+    errors = []
+    for qubit in qubits:
+        reported = target["measure"].get((qubit,))
+        errors.append(0.0 if reported is None or reported.error is None else float(reported.error))
+    return ReadoutErrors(np.array(errors), np.array(errors))
+
+
+def _mode(shots: UInt8[np.ndarray, "S N"]) -> UInt8[np.ndarray, "N"]:
+    _, first, counts = np.unique(np.packbits(shots, axis=1), axis=0, return_index=True, return_counts=True)
+    most = counts == counts.max()
+    chosen: UInt8[np.ndarray, "N"] = shots[first[most].min()]  # noqa: UP037 - a shape
+    return chosen
