@@ -66,9 +66,11 @@ def run(
     import ray
 
     from actors.environment import agent_spec
+    from cluster.qpu_crew import QPUCrew
     from cluster.ray_runtime import ray_runtime
-    from cluster.ray_services import RayParameterSource, RayQPUClient, start_board, start_qpu_workers
+    from cluster.ray_services import RayParameterSource, RayQPUClient, start_board
     from cluster.rollout_worker import ReplayAddress, RolloutWorker
+    from qpu_service.places import worker_places
     from replay.embedded_server import EmbeddedServer
 
     config = _config(env_id, backend, envs_per_actor)
@@ -80,7 +82,7 @@ def run(
     ):
         address = ReplayAddress(url=server.url, run_id="bench-actor")
         board = start_board(runtime.service_options)
-        workers = start_qpu_workers(backend, None, config.qpu, runtime.service_options)
+        qpu = QPUCrew(worker_places(backend, None, 1), config.qpu, runtime.service_options)
         raw = ray.remote(RawStepper).options(**runtime.actor_options).remote(env_id, config.actors.envs_per_actor)
         actor = (
             ray.remote(RolloutWorker)
@@ -90,7 +92,7 @@ def run(
                 spec,
                 actor_id=0,
                 address=address,
-                sampler=RayQPUClient(workers),
+                sampler=RayQPUClient(qpu.handles),
                 source=RayParameterSource(board),
             )
         )
@@ -101,7 +103,7 @@ def run(
             raw_rates.append(steps / seconds)
             report = ray.get(actor.advance.remote(round_s))
             actor_rates.append(report.num_steps / (report.busy_s + report.blocked_s))
-        qpu_p50_s = ray.get(workers[0].stats.remote()).latency_p50_s
+        qpu_p50_s = ray.get(qpu.handles[0].stats.remote()).latency_p50_s
     return {
         "env_id": env_id,
         "backend": backend,
