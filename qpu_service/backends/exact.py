@@ -6,9 +6,9 @@ Here every qubit is needed until the end, so none of the shortcuts of program.py
 import numpy as np
 from numba import njit
 
-from qpu_service.backends.lanes import splat, store
-from qpu_service.backends.maps import gate_matrix
-from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, weigh
+from qpu_service.backends.lanes import LANES, get
+from qpu_service.backends.maps import gate_matrix, square
+from qpu_service.backends.register import LANE_BITS, apply, apply_cz, clear, grow, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
 _BASE = np.int64(0)
@@ -24,7 +24,7 @@ def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-unt
     Returns:
         Width of the register, number of CZs.
     """
-    columns, running, gates, re, im, entanglers = scratch
+    columns, running, gates, state, entanglers = scratch
     num_qubits = angles.shape[2]
     rotation_columns(angles, circuit, columns)
     count = merge_rotations(pairs, circuit, num_qubits, columns, running, gates, entanglers)
@@ -32,39 +32,38 @@ def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-unt
         first_gate[q] = 2 * count + q
     for gate in range(2 * count - 1, -1, -1):
         first_gate[entanglers[gate // 2, gate % 2]] = gate
-    store(re, 0, splat(np.float32(0.0)))
-    store(im, 0, splat(np.float32(0.0)))
-    re[0] = 1.0
+    clear(state)
     width = np.int64(LANE_BITS)
     for q in range(num_qubits):
         m = gate_matrix(gates, first_gate[q])
         if q < LANE_BITS:
-            apply(re, im, _BASE, _BASE, width, q, m)
+            apply(state, _BASE, _BASE, width, q, m)
         else:
-            grow(re, im, _BASE, _BASE, width, m)
+            grow(state, _BASE, _BASE, width, m)
             width += 1
     for e in range(count):
         for side in range(2):
             q = entanglers[e, side]
             if first_gate[q] != 2 * e + side:
-                apply(re, im, _BASE, _BASE, width, q, gate_matrix(gates, 2 * e + side))
-        apply_cz(re, im, _BASE, width, entanglers[e, 0], entanglers[e, 1])
+                apply(state, _BASE, _BASE, width, q, gate_matrix(gates, 2 * e + side))
+        apply_cz(state, _BASE, width, entanglers[e, 0], entanglers[e, 1])
     return width, count
 
 
 @njit(**_JIT)
 def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, table):  # type: ignore[no-untyped-def]
     """Outcome probabilities of circuits start..stop-1; float32 (B, 2^N) out, qubit q is bit q of the index."""
-    gates, re, im = scratch[2], scratch[3], scratch[4]
+    gates, state = scratch[2], scratch[3]
     num_qubits = angles.shape[2]
     for c in range(start, stop):
         width, count = _evolve(angles, pairs, c, scratch, first_gate)
         for q in range(num_qubits):
             if first_gate[q] < 2 * count:
-                apply(re, im, _BASE, _BASE, width, q, gate_matrix(gates, 2 * count + q))
+                apply(state, _BASE, _BASE, width, q, gate_matrix(gates, 2 * count + q))
         norm = 0.0
         for i in range(1 << num_qubits):
-            weight = re[i] * re[i] + im[i] * im[i]
+            place = i + (i // LANES) * LANES
+            weight = square(get(state, place), get(state, place + LANES))
             table[c, i] = weight
             norm += np.float64(weight)
         scale = np.float32(1.0 / norm)
@@ -75,7 +74,7 @@ def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, tabl
 @njit(**_JIT)
 def average_bits(angles, pairs, scratch, first_gate, start, stop, means):  # type: ignore[no-untyped-def]
     """P(bit = 1) of every qubit of circuits start..stop-1; float32 (B, N) out."""
-    gates, re, im = scratch[2], scratch[3], scratch[4]
+    gates, state = scratch[2], scratch[3]
     identity = (
         np.float32(1.0),
         np.float32(0.0),
@@ -90,5 +89,5 @@ def average_bits(angles, pairs, scratch, first_gate, start, stop, means):  # typ
         width, count = _evolve(angles, pairs, c, scratch, first_gate)
         for q in range(angles.shape[2]):
             m = gate_matrix(gates, 2 * count + q) if first_gate[q] < 2 * count else identity
-            zero, one = weigh(re, im, _BASE, width, q, m)
+            zero, one = weigh(state, _BASE, width, q, m)
             means[c, q] = one / (zero + one)

@@ -43,34 +43,37 @@ class _LanesModel(models.PrimitiveModel):
 
 
 @intrinsic
-def load(_context, array, index):  # type: ignore[no-untyped-def]
-    """``array[index : index + 16]``, unchecked."""
+def load(_context, memory, index):  # type: ignore[no-untyped-def]
+    """``memory[index : index + 16]``, unchecked; memory is a float32 array, or its address as an integer.
+
+    An address is one argument of a call where an array is seven.
+    """
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.load(_address(context, builder, signature, arguments), align=4)
 
-    return lanes_type(array, index), emit
+    return lanes_type(memory, index), emit
 
 
 @intrinsic
-def store(_context, array, index, vector):  # type: ignore[no-untyped-def]
-    """``array[index : index + 16] = vector``, unchecked."""
+def store(_context, memory, index, vector):  # type: ignore[no-untyped-def]
+    """``memory[index : index + 16] = vector``, unchecked."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         builder.store(arguments[2], _address(context, builder, signature, arguments), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, index, vector), emit
+    return types.void(memory, index, vector), emit
 
 
 @intrinsic
-def get(_context, array, index):  # type: ignore[no-untyped-def]
+def get(_context, memory, index):  # type: ignore[no-untyped-def]
     """Element ``index`` of an array's memory, unchecked, whatever its shape: nothing keeps a loop from vectorising."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.load(_element(context, builder, signature, arguments))
 
-    return array.dtype(array, index), emit
+    return (types.float32 if isinstance(memory, types.Integer) else memory.dtype)(memory, index), emit
 
 
 @intrinsic
@@ -178,8 +181,12 @@ def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 
 def _element(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return cgutils.gep_inbounds(builder, array.data, arguments[1])
+    memory = signature.args[0]
+    if isinstance(memory, types.Integer):
+        first = builder.inttoptr(arguments[0], _FLOAT.as_pointer())
+    else:
+        first = context.make_array(memory)(context, builder, arguments[0]).data
+    return cgutils.gep_inbounds(builder, first, arguments[1])
 
 
 def _shuffle(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:

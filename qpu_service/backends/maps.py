@@ -64,15 +64,15 @@ def leaf_matrix(before, after):  # type: ignore[no-untyped-def]
 
 
 @njit(**_JIT)
-def measured_map(kind, outcome, scale, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
-    """What a step does to its position when its measurement gave ``outcome``, normalised by ``scale``.
+def measured_map(kind, outcome, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
+    """What a step does to its position when its measurement gave ``outcome``; not normalised.
 
     MEASURE keeps row ``outcome`` of p's rotations. LEAF multiplies k, after its rotations, by the leaf's factors.
     HANDOVER puts p's amplitudes in front of k's measured row: unflipped for p = 0, flipped by the CZ for p = 1.
     """
     zero = np.float32(0.0)
     first = mix if outcome == 0 else (mix[4], mix[5], mix[6], mix[7], zero, zero, zero, zero)
-    a, b, c, d = scale * first[0], scale * first[1], scale * first[2], scale * first[3]
+    a, b, c, d = first[0], first[1], first[2], first[3]
     if kind == steps.MEASURE:
         return a, b, c, d, zero, zero, zero, zero
     if kind == steps.LEAF:
@@ -88,7 +88,7 @@ def measured_map(kind, outcome, scale, gate_p, gate_k, mix, flipped):  # type: i
             c * g[7] + d * g[6],
         )
     second = flipped if outcome == 0 else (flipped[4], flipped[5], flipped[6], flipped[7], zero, zero, zero, zero)
-    p, q, r, s = gate_p[0], gate_p[1], scale * gate_p[4], scale * gate_p[5]
+    p, q, r, s = gate_p[0], gate_p[1], gate_p[4], gate_p[5]
     return (
         p * a - q * b,
         p * b + q * a,

@@ -1,11 +1,12 @@
 """Second part of the statevector simulator: linear maps on the state of the few qubits that are entangled right now.
 
-Real and imaginary parts are separate float32 arrays. The state of a register of width w occupies 2^w numbers from ``source``
-on, never fewer than one vector: positions 0 to 3 are bits of the lane, higher ones count vectors. A position that no qubit
-occupies holds |0>, so a qubit joins there by an ordinary map. Maps are 2×2, eight float32
-(Re m00, Im m00, Re m01, Im m01, Re m10, Im m10, Re m11, Im m11), and may write to another place (``target``) than they read.
+A state is float32 memory given by its address: vectors of 16 real parts, each followed by the vector of its imaginary
+parts. A register of width w is the 2·2^w numbers from ``source`` on, and never narrower than one vector: positions 0 to 3
+are bits of the lane, higher ones count vectors. A position that no qubit occupies holds |0>, so a qubit enters there by an
+ordinary map. Maps are 2×2 (maps.py), and may write to another place
+(``target``) than they read. Nothing is normalised: only ratios of weights are ever used.
 
-Must never decide anything: which map comes next is the program's business (program.py), outcomes are sampling.py's.
+Must never decide anything: what comes next is in the program (program.py), outcomes are drawn in sampling.py.
 """
 
 import numpy as np
@@ -15,6 +16,8 @@ from qpu_service.backends.lanes import LANES, choose, load, splat, store, swap, 
 
 LANE_BITS = 4
 """Positions inside one vector."""
+_STEP = 2 * LANES
+"""From one vector's real parts to the next one's."""
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -33,52 +36,65 @@ def _sign_table() -> np.ndarray:
 
 
 _SIGNS = _sign_table()
-
-
-@njit(inline="always", **_JIT)
-def _apply_in_lanes(half, re, im, source, target, size, m):  # type: ignore[no-untyped-def]
-    same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
-    other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
-    shift = target - source
-    for i in range(source, source + size, LANES):
-        x, y = load(re, i), load(im, i)
-        u, v = swap(half, x), swap(half, y)
-        store(re, i + shift, same_re * x - same_im * y + other_re * u - other_im * v)
-        store(im, i + shift, same_re * y + same_im * x + other_re * v + other_im * u)
+_FIRST = np.array([1.0] + [0.0] * (LANES - 1), dtype=np.float32)
 
 
 @njit(**_JIT)
-def apply(re, im, source, target, width, position, m):  # type: ignore[no-untyped-def]
-    """Multiply the qubit at ``position`` by m."""
-    size = 1 << width
-    if position == 0:
-        _apply_in_lanes(1, re, im, source, target, size, m)
-    elif position == 1:
-        _apply_in_lanes(2, re, im, source, target, size, m)
-    elif position == 2:
-        _apply_in_lanes(4, re, im, source, target, size, m)
-    elif position == 3:
-        _apply_in_lanes(8, re, im, source, target, size, m)
-    else:
-        half, shift = 1 << position, target - source
-        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
-        cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
-        for block in range(source, source + size, 2 * half):
-            for i in range(block, block + half, LANES):
-                x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
-                store(re, i + shift, ar * x - ai * y + br * u - bi * v)
-                store(im, i + shift, ar * y + ai * x + br * v + bi * u)
-                store(re, i + shift + half, cr * x - ci * y + dr * u - di * v)
-                store(im, i + shift + half, cr * y + ci * x + dr * v + di * u)
+def clear(state):  # type: ignore[no-untyped-def]
+    """Empty register at the beginning of the memory: every position holds |0>."""
+    store(state, 0, load(_FIRST, 0))
+    store(state, LANES, splat(np.float32(0.0)))
 
 
 @njit(inline="always", **_JIT)
-def _weigh_in_lanes(half, re, im, source, size, m):  # type: ignore[no-untyped-def]
+def _apply_in_lanes(half, state, source, target, size, m):  # type: ignore[no-untyped-def]
+    same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
+    other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
+    shift = target - source
+    for i in range(source, source + size, _STEP):
+        x, y = load(state, i), load(state, i + LANES)
+        u, v = swap(half, x), swap(half, y)
+        store(state, i + shift, same_re * x - same_im * y + other_re * u - other_im * v)
+        store(state, i + shift + LANES, same_re * y + same_im * x + other_re * v + other_im * u)
+
+
+@njit(**_JIT)
+def apply(state, source, target, width, position, m):  # type: ignore[no-untyped-def]
+    """Multiply the qubit at ``position`` by m."""
+    size = 2 << width
+    if position == 0:
+        _apply_in_lanes(1, state, source, target, size, m)
+    elif position == 1:
+        _apply_in_lanes(2, state, source, target, size, m)
+    elif position == 2:
+        _apply_in_lanes(4, state, source, target, size, m)
+    elif position == 3:
+        _apply_in_lanes(8, state, source, target, size, m)
+    else:
+        half, shift = 2 << position, target - source
+        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+        cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+        for block in range(source, source + size, 2 * half):
+            for i in range(block, block + half, _STEP):
+                x, y, u, v = (
+                    load(state, i),
+                    load(state, i + LANES),
+                    load(state, i + half),
+                    load(state, i + half + LANES),
+                )
+                store(state, i + shift, ar * x - ai * y + br * u - bi * v)
+                store(state, i + shift + LANES, ar * y + ai * x + br * v + bi * u)
+                store(state, i + shift + half, cr * x - ci * y + dr * u - di * v)
+                store(state, i + shift + half + LANES, cr * y + ci * x + dr * v + di * u)
+
+
+@njit(inline="always", **_JIT)
+def _weigh_in_lanes(half, state, source, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
     weight = splat(np.float32(0.0))
-    for i in range(source, source + size, LANES):
-        x, y = load(re, i), load(im, i)
+    for i in range(source, source + size, _STEP):
+        x, y = load(state, i), load(state, i + LANES)
         u, v = swap(half, x), swap(half, y)
         a = same_re * x - same_im * y + other_re * u - other_im * v
         b = same_re * y + same_im * x + other_re * v + other_im * u
@@ -88,24 +104,24 @@ def _weigh_in_lanes(half, re, im, source, size, m):  # type: ignore[no-untyped-d
 
 
 @njit(**_JIT)
-def weigh(re, im, source, width, position, m):  # type: ignore[no-untyped-def]
+def weigh(state, source, width, position, m):  # type: ignore[no-untyped-def]
     """Squared norms of the halves with bit 0 and bit 1 that ``apply`` would give; changes nothing."""
-    size = 1 << width
+    size = 2 << width
     if position == 0:
-        return _weigh_in_lanes(1, re, im, source, size, m)
+        return _weigh_in_lanes(1, state, source, size, m)
     if position == 1:
-        return _weigh_in_lanes(2, re, im, source, size, m)
+        return _weigh_in_lanes(2, state, source, size, m)
     if position == 2:
-        return _weigh_in_lanes(4, re, im, source, size, m)
+        return _weigh_in_lanes(4, state, source, size, m)
     if position == 3:
-        return _weigh_in_lanes(8, re, im, source, size, m)
-    half = 1 << position
+        return _weigh_in_lanes(8, state, source, size, m)
+    half = 2 << position
     ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
     cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
     zero, one = splat(np.float32(0.0)), splat(np.float32(0.0))
     for block in range(source, source + size, 2 * half):
-        for i in range(block, block + half, LANES):
-            x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
+        for i in range(block, block + half, _STEP):
+            x, y, u, v = load(state, i), load(state, i + LANES), load(state, i + half), load(state, i + half + LANES)
             a, b = ar * x - ai * y + br * u - bi * v, ar * y + ai * x + br * v + bi * u
             c, d = cr * x - ci * y + dr * u - di * v, cr * y + ci * x + dr * v + di * u
             zero = zero + a * a + b * b
@@ -114,75 +130,80 @@ def weigh(re, im, source, width, position, m):  # type: ignore[no-untyped-def]
 
 
 @njit(**_JIT)
-def apply_cz(re, im, source, width, first, second):  # type: ignore[no-untyped-def]
+def apply_cz(state, source, width, first, second):  # type: ignore[no-untyped-def]
     """Flip the sign where both bits are 1."""
     low, high = min(first, second), max(first, second)
     if high < LANE_BITS:
         signs = load(_SIGNS, (LANE_BITS * low + high) * LANES)
-        step, first_block, inner = LANES, source, LANES
+        step, first_block, inner = _STEP, source, _STEP
     else:
         signs = load(_SIGNS, (LANE_BITS + 1) * LANES * low) if low < LANE_BITS else splat(np.float32(-1.0))
-        step, first_block, inner = 2 << high, source + (1 << high), 1 << high
-    for block in range(first_block, source + (1 << width), step):
+        step, first_block, inner = 4 << high, source + (2 << high), 2 << high
+    for block in range(first_block, source + (2 << width), step):
         if low < LANE_BITS:
-            for i in range(block, block + inner, LANES):
-                store(re, i, load(re, i) * signs)
-                store(im, i, load(im, i) * signs)
+            for i in range(block, block + inner, _STEP):
+                store(state, i, load(state, i) * signs)
+                store(state, i + LANES, load(state, i + LANES) * signs)
         else:
-            for inside in range(block + (1 << low), block + inner, 2 << low):
-                for i in range(inside, inside + (1 << low), LANES):
-                    store(re, i, load(re, i) * signs)
-                    store(im, i, load(im, i) * signs)
+            for inside in range(block + (2 << low), block + inner, 4 << low):
+                for i in range(inside, inside + (2 << low), _STEP):
+                    store(state, i, load(state, i) * signs)
+                    store(state, i + LANES, load(state, i + LANES) * signs)
 
 
 @njit(**_JIT)
-def grow(re, im, source, target, width, m):  # type: ignore[no-untyped-def]
+def grow(state, source, target, width, m):  # type: ignore[no-untyped-def]
     """Add a qubit in state (m00, m10) as the highest bit of a register that has no free position."""
-    size, shift = 1 << width, target - source
+    size, shift = 2 << width, target - source
     ar, ai, cr, ci = splat(m[0]), splat(m[1]), splat(m[4]), splat(m[5])
-    for i in range(source, source + size, LANES):
-        x, y = load(re, i), load(im, i)
-        store(re, i + shift + size, cr * x - ci * y)
-        store(im, i + shift + size, cr * y + ci * x)
-        store(re, i + shift, ar * x - ai * y)
-        store(im, i + shift, ar * y + ai * x)
+    for i in range(source, source + size, _STEP):
+        x, y = load(state, i), load(state, i + LANES)
+        store(state, i + shift + size, cr * x - ci * y)
+        store(state, i + shift + size + LANES, cr * y + ci * x)
+        store(state, i + shift, ar * x - ai * y)
+        store(state, i + shift + LANES, ar * y + ai * x)
 
 
 @njit(inline="always", **_JIT)
-def _shrink_in_lanes(half, re, im, source, target, size, m):  # type: ignore[no-untyped-def]
+def _shrink_in_lanes(half, state, source, target, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[2])), choose(half, splat(m[1]), splat(m[3]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[0])), choose(half, splat(m[3]), splat(m[1]))
     shift = target - source
-    for i in range(source, source + size, LANES):
+    for i in range(source, source + size, _STEP):
         # lanes with the measured bit 0 keep the lower half's qubits, lanes with 1 take the upper half's
-        x, u = load(re, i), load(re, i + size)
-        y, v = load(im, i), load(im, i + size)
+        x, u = load(state, i), load(state, i + size)
+        y, v = load(state, i + LANES), load(state, i + size + LANES)
         a, b = choose(half, x, u), choose(half, y, v)
         c, d = choose(half, swap(half, x), swap(half, u)), choose(half, swap(half, y), swap(half, v))
-        store(re, i + shift, same_re * a - same_im * b + other_re * c - other_im * d)
-        store(im, i + shift, same_re * b + same_im * a + other_re * d + other_im * c)
+        store(state, i + shift, same_re * a - same_im * b + other_re * c - other_im * d)
+        store(state, i + shift + LANES, same_re * b + same_im * a + other_re * d + other_im * c)
 
 
 @njit(**_JIT)
-def shrink(re, im, source, target, width, position, m):  # type: ignore[no-untyped-def]
+def shrink(state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Contract the qubit at ``position`` with the row (m00, m01); the highest qubit takes its position."""
-    size = 1 << (width - 1)
+    size = 1 << width
     if position == 0:
-        _shrink_in_lanes(1, re, im, source, target, size, m)
+        _shrink_in_lanes(1, state, source, target, size, m)
     elif position == 1:
-        _shrink_in_lanes(2, re, im, source, target, size, m)
+        _shrink_in_lanes(2, state, source, target, size, m)
     elif position == 2:
-        _shrink_in_lanes(4, re, im, source, target, size, m)
+        _shrink_in_lanes(4, state, source, target, size, m)
     elif position == 3:
-        _shrink_in_lanes(8, re, im, source, target, size, m)
+        _shrink_in_lanes(8, state, source, target, size, m)
     else:
-        half, shift = 1 << position, target - source
+        half, shift = 2 << position, target - source
         ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
         for part in range(1 if half == size else 2):  # lower half of the highest qubit, then upper
             for block in range(source, source + size, 2 * half):
                 out = block + shift + part * half
-                for i in range(block + part * size, block + part * size + half, LANES):
-                    x, y, u, v = load(re, i), load(im, i), load(re, i + half), load(im, i + half)
-                    store(re, out, ar * x - ai * y + br * u - bi * v)
-                    store(im, out, ar * y + ai * x + br * v + bi * u)
-                    out += LANES
+                for i in range(block + part * size, block + part * size + half, _STEP):
+                    x, y, u, v = (
+                        load(state, i),
+                        load(state, i + LANES),
+                        load(state, i + half),
+                        load(state, i + half + LANES),
+                    )
+                    store(state, out, ar * x - ai * y + br * u - bi * v)
+                    store(state, out + LANES, ar * y + ai * x + br * v + bi * u)
+                    out += _STEP

@@ -4,15 +4,12 @@ Shots travel together until a measurement tells them apart; then each group foll
 group after the other. Every number drawn depends on (circuit seed, shot, qubit) alone, never on the order of the work.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 
 from qpu_service.backends import program as steps
-from qpu_service.backends.lanes import splat, store
 from qpu_service.backends.maps import gate_matrix, leaf_matrix, measured_map, multiply, square
-from qpu_service.backends.register import LANE_BITS, apply, apply_cz, grow, shrink, weigh
+from qpu_service.backends.register import LANE_BITS, apply, apply_cz, clear, grow, shrink, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
 # Numba compiles a function anew for every literal it is called with: these keep it at one version each.
@@ -25,7 +22,7 @@ _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 @njit(**_JIT)
 def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: ignore[no-untyped-def]
     """Measure circuits start..stop-1 of a batch; uint8 (B, S, N) out."""
-    columns, running, gates, re, im, entanglers, planning, program, ends, frames, order = scratch
+    columns, running, gates, state, entanglers, planning, program, ends, frames, order = scratch
     num_qubits, shots = angles.shape[2], bits.shape[1]
     for c in range(start, stop):
         rotation_columns(angles, c, columns)
@@ -36,7 +33,7 @@ def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: 
         first = _ZERO
         for part in range(num_parts):
             last = ends[part]
-            _run_part(seeds[c], c, gates, 2 * count, program, first, last, re, im, shots, order, frames, bits)
+            _run_part(seeds[c], c, gates, 2 * count, program, first, last, state, shots, order, frames, bits)
             first = last
         for q in range(num_qubits):
             if planning[steps.LAST, q] < 0:
@@ -45,16 +42,14 @@ def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: 
 
 
 @njit(**_JIT)
-def _run_part(seed, circuit, gates, final, program, first, last, re, im, shots, order, frames, bits):  # type: ignore[no-untyped-def]
+def _run_part(seed, circuit, gates, final, program, first, last, state, shots, order, frames, bits):  # type: ignore[no-untyped-def]
     """Run steps first..last-1, which begin with an empty register, for every shot.
 
     A group of shots is order[low:high] with its register at ``base``. Where a measurement splits it, the shots with
     outcome 1 wait in ``frames``, and the others go on with a copy of the register above.
     """
     base, low, high, depth, step = _ZERO, _ZERO, shots, _ZERO, first
-    store(re, 0, splat(np.float32(0.0)))
-    store(im, 0, splat(np.float32(0.0)))
-    re[0] = 1.0
+    clear(state)
     while step < last or depth > 0:
         if step == last:
             depth -= 1
@@ -62,7 +57,7 @@ def _run_part(seed, circuit, gates, final, program, first, last, re, im, shots, 
             continue
         kind, width = program[step, steps.KIND], program[step, steps.WIDTH]
         if kind == steps.ENTANGLE:
-            _entangle(gates, program, step, re, im, base, width)
+            _entangle(gates, program, step, state, base, width)
             step += 1
             continue
         is_handover, is_measure = kind == steps.HANDOVER, kind == steps.MEASURE
@@ -85,7 +80,7 @@ def _run_part(seed, circuit, gates, final, program, first, last, re, im, shots, 
         for repeat in range(0 if enters else 2 if is_handover else 1):
             other_zero, other_one = zero, one
             m = gate_k if kind == steps.LEAF else mix if repeat == 0 else flipped
-            zero, one = weigh(re, im, base, width, position, m)
+            zero, one = weigh(state, base, width, position, m)
         if is_handover:
             entering_0, entering_1 = square(gate_p[0], gate_p[1]), square(gate_p[4], gate_p[5])
             zero, one = entering_0 * other_zero + entering_1 * zero, entering_0 * other_one + entering_1 * one
@@ -101,36 +96,35 @@ def _run_part(seed, circuit, gates, final, program, first, last, re, im, shots, 
         if is_split:
             frames[depth, 0], frames[depth, 1], frames[depth, 2], frames[depth, 3] = step, base, middle, high
             depth += 1
-            base += 1 << (max(width, position + 1) if enters else width)
+            base += 2 << (max(width, position + 1) if enters else width)
         for outcome in range(0 if middle > low else 1, 2 if middle < high else 1):
-            scale = np.float32(1.0 / math.sqrt(one if outcome else zero))
-            m = measured_map(kind, outcome, scale, gate_p, gate_k, mix, flipped)
+            m = measured_map(kind, outcome, gate_p, gate_k, mix, flipped)
             target = base if outcome == 0 else source
-            _write(is_measure, re, im, source, target, width, position, m)
+            _write(is_measure, state, source, target, width, position, m)
         if is_split:
             high = middle
 
 
 @njit(**_JIT)
-def _entangle(gates, program, step, re, im, base, width):  # type: ignore[no-untyped-def]
+def _entangle(gates, program, step, state, base, width):  # type: ignore[no-untyped-def]
     """Apply or enter both qubits' rotations, then the CZ."""
     for side in range(1, -1, -1):
         position = program[step, steps.POSITION_A + side]
         m = gate_matrix(gates, program[step, steps.GATE_A + side])
-        _write(_STAYS, re, im, base, base, width, position, m)
+        _write(_STAYS, state, base, base, width, position, m)
         width = max(width, position + 1)
-    apply_cz(re, im, base, width, program[step, steps.POSITION_A], program[step, steps.POSITION_B])
+    apply_cz(state, base, width, program[step, steps.POSITION_A], program[step, steps.POSITION_B])
 
 
 @njit(**_JIT)
-def _write(is_leaving, re, im, source, target, width, position, m):  # type: ignore[no-untyped-def]
+def _write(is_leaving, state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Map a register; a position beyond its width enters, a leaving one gives its place to the highest."""
     if position >= width:
-        grow(re, im, source, target, width, m)
+        grow(state, source, target, width, m)
     elif is_leaving and width > LANE_BITS:
-        shrink(re, im, source, target, width, position, m)
+        shrink(state, source, target, width, position, m)
     else:
-        apply(re, im, source, target, width, position, m)
+        apply(state, source, target, width, position, m)
 
 
 @njit(**_JIT)
@@ -144,12 +138,12 @@ def _draw(seed, circuit, qubit, zero, one, order, low, high, bits):  # type: ign
     middle = low
     for i in range(low, high):
         shot = order[i]
-        if _uniform(seed, shot, qubit) * weight >= weight_of_zero:
-            bits[circuit, shot, qubit] = 1
-        else:
-            bits[circuit, shot, qubit] = 0
-            order[i], order[middle] = order[middle], shot
-            middle += 1
+        is_one = _uniform(seed, shot, qubit) * weight >= weight_of_zero
+        other = order[middle]  # no branch: nothing could predict it
+        order[i] = shot if is_one else other
+        order[middle] = other if is_one else shot
+        bits[circuit, shot, qubit] = is_one
+        middle += 1 - is_one
     return middle
 
 

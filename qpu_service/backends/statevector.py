@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -26,10 +26,15 @@ _MIN_CIRCUITS_PER_THREAD = 32
 """Waking a thread costs as much as this many circuits of ten qubits, measured."""
 
 
+_VECTOR_BYTES = 4 * LANES
+
+
 class _Scratch(NamedTuple):
     """One thread's working memory for one circuit size and number of shots."""
 
-    state: tuple[np.ndarray, ...]
+    buffer: np.ndarray
+    """Keeps the state's memory alive: kernels get its address, rounded up to a whole vector."""
+    state: tuple[Any, ...]
     planning: tuple[np.ndarray, ...]
 
 
@@ -143,13 +148,14 @@ def _make_scratch(num_layers: int, num_qubits: int, shots: int) -> _Scratch:
     lanes = -(-num_qubits // LANES) * LANES
     # Registers of shots that a measurement told apart wait on a stack: each half as large as the one before.
     amplitudes = (2 << num_qubits) + LANES * (num_qubits + 2)
+    buffer = np.zeros(2 * amplitudes + LANES, np.float32)
     return _Scratch(
+        buffer=buffer,
         state=(
             np.zeros((3, num_layers * num_qubits + lanes), np.float32),
             np.zeros((4, lanes), np.float32),
             np.zeros((2 * num_layers + num_qubits, 4), np.float32),
-            np.zeros(amplitudes, np.float32),
-            np.zeros(amplitudes, np.float32),
+            np.int64(-(-buffer.ctypes.data // _VECTOR_BYTES) * _VECTOR_BYTES),
             np.zeros((num_layers, 2), np.int64),
         ),
         planning=(
