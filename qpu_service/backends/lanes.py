@@ -1,8 +1,8 @@
 """Sixteen float32 side by side, as a value that compiled functions can hold.
 
-A small state is a few vectors, and a gate on one of its four lowest qubits mixes lanes within a vector. Loops over single
-numbers do not compile to that, so the few operations that are needed are spelled out for LLVM here; it maps them to
-whatever the processor has (one AVX-512 register, two AVX registers, four NEON registers).
+A small state is a few vectors, and a gate on one of its four lowest qubits mixes lanes within a vector. Loops over
+single numbers do not compile to that, so the few operations that are needed are spelled out for LLVM here; it maps them
+to whatever the processor has (one AVX-512 register, two AVX registers, four NEON registers).
 
 Must never know what a qubit is.
 """
@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
@@ -26,7 +26,7 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 _FLAGS = ("contract", "nsz")
 
 
-class LanesType(types.Type):
+class LanesType(types.Type):  # type: ignore[misc]
     """Numba's type of one vector."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ lanes_type = LanesType()
 
 
 @register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)
 
@@ -77,7 +77,7 @@ def get(_context, memory, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def put(_context, array, index, value):  # type: ignore[no-untyped-def]
+def put(_context, array, index, value):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """Set element ``index`` of an array's memory, unchecked."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -88,7 +88,7 @@ def put(_context, array, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def splat(_context, number):  # type: ignore[no-untyped-def]
+def splat(_context, number):  # type: ignore[no-untyped-def]  # noqa: ARG001
     """The same number in every lane."""
 
     def emit(_target, builder, _signature, arguments):  # type: ignore[no-untyped-def]

@@ -64,6 +64,26 @@ def leaf_matrix(before, after):  # type: ignore[no-untyped-def]
 
 
 @njit(**_JIT)
+def measurement_matrices(kind, gate_p, gate_k, after):  # type: ignore[no-untyped-def]
+    """What the outcome of a LEAF's or HANDOVER's measurement depends on.
+
+    Args:
+        kind: LEAF or HANDOVER.
+        gate_p: rotations of p before the CZ.
+        gate_k: rotations of k before the CZ.
+        after: rotations between the CZ and the measurement.
+
+    Returns:
+        LEAF: ``leaf_matrix``, twice. HANDOVER: all rotations of k, without and with the CZ's flip between them.
+    """
+    if kind == steps.LEAF:
+        mix = leaf_matrix(gate_p, after)
+        return mix, mix
+    flipped = after[0], after[1], -after[2], -after[3], after[4], after[5], -after[6], -after[7]
+    return multiply(after, gate_k), multiply(flipped, gate_k)
+
+
+@njit(**_JIT)
 def measured_map(kind, outcome, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
     """What a step does to its position when its measurement gave ``outcome``; not normalised.
 

@@ -55,12 +55,8 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
         e = _take_ready(scratch)
         side = 1 if _is_swapped(e, entanglers, scratch) else 0
         p, k = entanglers[e, side], entanglers[e, 1 - side]
-        p_enters, k_enters = scratch[_POSITION, p] < 0, scratch[_POSITION, k] < 0
-        kind = ENTANGLE
-        if p_enters and scratch[LAST, p] == e:
-            kind, p_enters = LEAF, False
-        elif p_enters and scratch[LAST, k] == e:
-            kind, p_enters = HANDOVER, False
+        kind = _choose_kind(e, p, k, scratch)
+        p_enters, k_enters = kind == ENTANGLE and scratch[_POSITION, p] < 0, scratch[_POSITION, k] < 0
         width_before = width
         if k_enters:
             width = _enter(k, width, scratch)
@@ -80,9 +76,7 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
             scratch[_POSITION, k] = -1
         for q in (p, k):
             if scratch[LAST, q] == e and scratch[_POSITION, q] >= 0:
-                program[step, KIND], program[step, WIDTH] = MEASURE, width
-                program[step, QUBIT_A], program[step, POSITION_A] = q, scratch[_POSITION, q]
-                program[step, GATE_A], program[step, ENTERS_B] = 2 * count + q, False
+                _plan_measurement(q, 2 * count + q, width, scratch, program, step)
                 step += 1
                 num_present -= 1
                 width = _leave(q, width, scratch)
@@ -91,6 +85,23 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
             ends[part] = step
             part += 1
     return part
+
+
+@njit(**_JIT)
+def _choose_kind(e, p, k, scratch):  # type: ignore[no-untyped-def]
+    if scratch[_POSITION, p] < 0:
+        if scratch[LAST, p] == e:
+            return LEAF
+        if scratch[LAST, k] == e:
+            return HANDOVER
+    return ENTANGLE
+
+
+@njit(**_JIT)
+def _plan_measurement(qubit, gate, width, scratch, program, step):  # type: ignore[no-untyped-def]
+    program[step, KIND], program[step, WIDTH] = MEASURE, width
+    program[step, QUBIT_A], program[step, POSITION_A] = qubit, scratch[_POSITION, qubit]
+    program[step, GATE_A], program[step, ENTERS_B] = gate, False
 
 
 @njit(**_JIT)

@@ -1,10 +1,10 @@
 """Second part of the statevector simulator: linear maps on the state of the few qubits that are entangled right now.
 
 A state is float32 memory given by its address: vectors of 16 real parts, each followed by the vector of its imaginary
-parts. A register of width w is the 2·2^w numbers from ``source`` on, and never narrower than one vector: positions 0 to 3
-are bits of the lane, higher ones count vectors. A position that no qubit occupies holds |0>, so a qubit enters there by an
-ordinary map. Maps are 2×2 (maps.py), and may write to another place
-(``target``) than they read. Nothing is normalised: only ratios of weights are ever used.
+parts. A register of width w is the 2·2^w numbers from ``source`` on, and never narrower than one vector: positions 0 to
+3 are bits of the lane, higher ones count vectors. A position that no qubit occupies holds |0>, so a qubit enters there
+by an ordinary map. Maps are 2×2 (maps.py), and may write to another place (``target``) than they read. Nothing is
+normalised: only ratios of weights are ever used.
 
 Must never decide anything: what comes next is in the program (program.py), outcomes are drawn in sampling.py.
 """

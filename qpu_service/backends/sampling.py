@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from qpu_service.backends import program as steps
-from qpu_service.backends.maps import gate_matrix, leaf_matrix, measured_map, multiply, square
+from qpu_service.backends.maps import gate_matrix, measured_map, measurement_matrices, square
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, clear, grow, shrink, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
 
@@ -60,35 +60,16 @@ def _run_part(seed, circuit, gates, final, program, first, last, state, shots, o
             _entangle(gates, program, step, state, base, width)
             step += 1
             continue
-        is_handover, is_measure = kind == steps.HANDOVER, kind == steps.MEASURE
-        measured = program[step, steps.QUBIT_B] if is_handover else program[step, steps.QUBIT_A]
-        position = program[step, steps.POSITION_A] if is_measure else program[step, steps.POSITION_B]
+        is_measure = kind == steps.MEASURE
+        measured = program[step, steps.QUBIT_B if kind == steps.HANDOVER else steps.QUBIT_A]
+        position = program[step, steps.POSITION_A if is_measure else steps.POSITION_B]
+        enters = program[step, steps.ENTERS_B] != 0
         gate_p = gate_matrix(gates, program[step, steps.GATE_A])
         gate_k, mix, flipped = gate_p, gate_p, gate_p
         if not is_measure:
-            gate_k, after = gate_matrix(gates, program[step, steps.GATE_B]), gate_matrix(gates, final + measured)
-            if is_handover:
-                mix = multiply(after, gate_k)
-                flipped = multiply(
-                    (after[0], after[1], -after[2], -after[3], after[4], after[5], -after[6], -after[7]), gate_k
-                )
-            else:
-                mix = leaf_matrix(gate_p, after)
-        enters = program[step, steps.ENTERS_B] != 0
-        zero, one = square(gate_k[0], gate_k[1]), square(gate_k[4], gate_k[5])
-        other_zero, other_one = zero, one
-        for repeat in range(0 if enters else 2 if is_handover else 1):
-            other_zero, other_one = zero, one
-            m = gate_k if kind == steps.LEAF else mix if repeat == 0 else flipped
-            zero, one = weigh(state, base, width, position, m)
-        if is_handover:
-            entering_0, entering_1 = square(gate_p[0], gate_p[1]), square(gate_p[4], gate_p[5])
-            zero, one = entering_0 * other_zero + entering_1 * zero, entering_0 * other_one + entering_1 * one
-        elif not is_measure:
-            zero, one = (
-                square(mix[0], mix[1]) * zero + square(mix[2], mix[3]) * one,
-                square(mix[4], mix[5]) * zero + square(mix[6], mix[7]) * one,
-            )
+            gate_k = gate_matrix(gates, program[step, steps.GATE_B])
+            mix, flipped = measurement_matrices(kind, gate_p, gate_k, gate_matrix(gates, final + measured))
+        zero, one = _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, flipped)
         middle = _draw(seed, circuit, measured, zero, one, order, low, high, bits)
         step += 1
         source = base
@@ -103,6 +84,27 @@ def _run_part(seed, circuit, gates, final, program, first, last, state, shots, o
             _write(is_measure, state, source, target, width, position, m)
         if is_split:
             high = middle
+
+
+@njit(**_JIT)
+def _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
+    """Weights of the outcomes 0 and 1 of a step's measurement."""
+    is_handover, is_leaf = kind == steps.HANDOVER, kind == steps.LEAF
+    first_zero, first_one = square(gate_k[0], gate_k[1]), square(gate_k[4], gate_k[5])
+    zero, one = first_zero, first_one
+    for repeat in range(0 if enters else 2 if is_handover else 1):
+        first_zero, first_one = zero, one
+        m = gate_k if is_leaf else mix if repeat == 0 else flipped
+        zero, one = weigh(state, base, width, position, m)
+    if is_leaf:  # over k's bit, with k's weights
+        return (
+            square(mix[0], mix[1]) * zero + square(mix[2], mix[3]) * one,
+            square(mix[4], mix[5]) * zero + square(mix[6], mix[7]) * one,
+        )
+    if is_handover:  # over p's bit, with k's unflipped and flipped weights
+        p_zero, p_one = square(gate_p[0], gate_p[1]), square(gate_p[4], gate_p[5])
+        return p_zero * first_zero + p_one * zero, p_zero * first_one + p_one * one
+    return zero, one
 
 
 @njit(**_JIT)
