@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,6 +95,7 @@ class Session:
         self._last_save_s = self._started_s = self._last_log_s = clock()
         self._last_log = (0, 0)
         self._tested_update = -1
+        self._num_tests_under_way = 0
 
     @property
     def env_step(self) -> int:
@@ -170,7 +171,8 @@ class Session:
         if self._tested_update != self.learner.update_step:
             self._request_test()
         self._take_tests(self._tests.collect(wait=True))
-        self._write_row({})
+        if self._last_log != (self.env_step, self.learner.update_step):
+            self._write_row({})
         self.save()
 
     def save(self) -> None:
@@ -186,10 +188,12 @@ class Session:
             "published": {"version": self.version, "env_step": newest.env_step, "update_step": newest.update_step},
             "sampling_rng": self._rng.bit_generator.state,
             "next_log": self._next_log,
-            "next_test": self._next_test,
+            # A round under way is lost with its process, so the next one is due at once.
+            "next_test": self.env_step if self._num_tests_under_way else self._next_test,
+            "tested_update": self._tested_update,
             "test_returns": self.test_returns[-2:],
-            "episodes": [[e.episode_return, e.episode_length] for e in self._episodes],
-            "new_episodes": [[e.episode_return, e.episode_length] for e in self._new_episodes],
+            "episodes": [astuple(episode) for episode in self._episodes],
+            "new_episodes": [astuple(episode) for episode in self._new_episodes],
             **extra_scalars,
         }
         try:
@@ -216,6 +220,7 @@ class Session:
         self._hand_out(VersionedParameters(arrays=arrays, **state["published"]))
         self._rng.bit_generator.state = state["sampling_rng"]
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
+        self._tested_update = int(state["tested_update"])
         self.test_returns = [float(value) for value in state["test_returns"]]
         self._episodes.extend(EpisodeRecord(*pair) for pair in state["episodes"])
         self._new_episodes = [EpisodeRecord(*pair) for pair in state["new_episodes"]]
@@ -242,11 +247,13 @@ class Session:
 
     def _request_test(self) -> None:
         self._tested_update = self.learner.update_step
+        self._num_tests_under_way += 1
         self._tests.request(self._announce())
 
     def _take_tests(self, rounds: Sequence[TestRound]) -> None:
         for test in rounds:
             parameters = test.parameters
+            self._num_tests_under_way -= 1
             self.test_returns.append(float(np.mean(test.returns)))
             self._metrics.evaluation(
                 env_step=parameters.env_step,
