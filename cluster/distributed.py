@@ -118,15 +118,16 @@ def _train(
             replay.set_sampled(int(checkpoint.scalars["sampled"]))
         session.start(checkpoint, version_floor=0 if checkpoint is None else replay.poll().policy_version)
         _loop(session, crew, qpu, server, should_stop)
+        if not session.is_done:
+            # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
+            session.save()
+            return session
         for report in crew.stop():
             session.add_episodes(report.episodes)
         session.tick()
-        if session.is_done:
-            while session.learn(_UPDATES_PER_TICK):
-                session.tick()
-            session.finish()
-        else:
-            session.save()
+        while session.learn(_UPDATES_PER_TICK):
+            session.tick()
+        session.finish()
     finally:
         crew.stop()
         tests.stop()

@@ -73,6 +73,12 @@ def lock_server(directory: Path, deadline: Deadline) -> IO[str]:
     return lock
 
 
+def server_lives(directory: Path) -> bool:
+    """Whether a server process holds its lock; a dead one, reaped or not, holds none."""
+    with (directory / "server.lock").open("a+") as lock:
+        return not _try_lock(lock)
+
+
 def write_pid(lock: IO[str], pid: int) -> None:
     """Tell who holds the lock."""
     lock.truncate(0)

@@ -4,6 +4,7 @@ It never listens on another address than asked for, always has a random password
 keeps an append-only file from which the next start in the same directory recovers.
 """
 
+import contextlib
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
-from replay.directory_lock import Deadline, lock_owner, lock_server, write_pid
+from replay.directory_lock import Deadline, lock_owner, lock_server, server_lives, write_pid
 from replay.errors import ReplayConfigError, ReplayError, ReplayUnreachableError
 from replay.redis_session import RedisSession
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _RAY_PORT = 6379
 _PORT_ATTEMPTS = 5
+_LOOK_PERIOD_S = 0.01
 _CONFIG = "server.conf"
 _LOG = "server.log"
 
@@ -53,7 +55,6 @@ class EmbeddedServer:
     """Holds the password: never log it."""
     pid: int
     directory: Path
-    _process: "subprocess.Popen[bytes]" = field(repr=False)
     _owner_lock: IO[str] = field(repr=False)
 
     @classmethod
@@ -94,7 +95,7 @@ class EmbeddedServer:
             for attempt in range(_PORT_ATTEMPTS):
                 url = _write_config(directory, host, maxmemory_bytes)
                 try:
-                    process = _spawn(directory, url, deadline)
+                    pid = _spawn(directory, url, deadline)
                     break
                 except _PortTakenError:
                     if attempt == _PORT_ATTEMPTS - 1:
@@ -102,8 +103,8 @@ class EmbeddedServer:
         except BaseException:
             owner_lock.close()
             raise
-        logger.info("replay server with pid %d keeps its data in %s", process.pid, directory)
-        return cls(url=url, pid=process.pid, directory=directory, _process=process, _owner_lock=owner_lock)
+        logger.info("replay server with pid %d keeps its data in %s", pid, directory)
+        return cls(url=url, pid=pid, directory=directory, _owner_lock=owner_lock)
 
     def restart(self, *, ready_timeout_s: float = 120.0) -> None:
         """Start again after the server died, at the same address with the same password, so that clients reconnect.
@@ -113,8 +114,7 @@ class EmbeddedServer:
             ReplayUnreachableError: if it is not ready in time.
         """
         self._end_process(60.0)
-        self._process = _spawn(self.directory, self.url, Deadline(time.monotonic() + ready_timeout_s))
-        self.pid = self._process.pid
+        self.pid = _spawn(self.directory, self.url, Deadline(time.monotonic() + ready_timeout_s))
         logger.warning("restarted the replay server as pid %d", self.pid)
 
     def stop(self, timeout_s: float = 60.0) -> None:
@@ -124,23 +124,29 @@ class EmbeddedServer:
 
     def is_running(self) -> bool:
         """Whether the process lives."""
-        return self._process.poll() is None
+        return server_lives(self.directory)
 
     def _end_process(self, timeout_s: float) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                logger.warning("replay server %d did not stop within %.0f s; killing it", self.pid, timeout_s)
-                self._process.kill()
-                self._process.wait()
+        if not _signal_and_wait(self, signal.SIGTERM, timeout_s):
+            logger.warning("replay server %d did not stop within %.0f s; killing it", self.pid, timeout_s)
+            _signal_and_wait(self, signal.SIGKILL, timeout_s)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _signal_and_wait(server: EmbeddedServer, number: signal.Signals, timeout_s: float) -> bool:
+    """Signal a server that lives; returns whether it has ended in time."""
+    if server.is_running():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server.pid, number)
+    deadline_s = time.monotonic() + timeout_s
+    while server.is_running() and time.monotonic() < deadline_s:
+        time.sleep(_LOOK_PERIOD_S)
+    return not server.is_running()
 
 
 def find_or_start(directory: Path, environ: Mapping[str, str]) -> "tuple[str, EmbeddedServer | None]":
@@ -198,32 +204,35 @@ def _write_config(directory: Path, host: str, maxmemory_bytes: int | None) -> st
     return f"redis://:{password}@{address}:{port}/0"
 
 
-def _spawn(directory: Path, url: str, deadline: Deadline) -> "subprocess.Popen[bytes]":
-    """Start the process on the written configuration and wait until it is ready."""
+def _spawn(directory: Path, url: str, deadline: Deadline) -> int:
+    """Start the process on the written configuration and wait until it is ready; returns its process id."""
     server_lock = lock_server(directory, deadline)
-    with server_lock, (directory / _LOG).open("ab") as log:
-        log.truncate(0)
-        process = subprocess.Popen(
-            [str(find_server_binary()), _CONFIG],
+    with server_lock:
+        (directory / _LOG).write_bytes(b"")
+        # The shell ends at once, so the server is nobody's child: who ends a run and everything below it (a cluster's
+        # job manager does) leaves the server to the run, which saves first and then stops it. Its own session keeps
+        # Ctrl-C in the terminal away.
+        shell = subprocess.run(
+            ["/bin/sh", "-c", f'"$@" >>{_LOG} 2>&1 & echo $!', "sh", str(find_server_binary()), _CONFIG],
             cwd=directory,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
             pass_fds=(server_lock.fileno(),),
-            # Ctrl-C in the terminal must not reach it: the run saves first and then stops it.
             start_new_session=True,
+            check=True,
         )
-        write_pid(server_lock, process.pid)
+        pid = int(shell.stdout)
+        write_pid(server_lock, pid)
     try:
-        _wait_until_ready(process, url, directory, deadline)
+        _wait_until_ready(url, directory, deadline)
     except BaseException:
-        process.kill()
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         raise
-    return process
+    return pid
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, directory: Path, deadline: Deadline) -> None:
+def _wait_until_ready(url: str, directory: Path, deadline: Deadline) -> None:
     """Until it answers PING, which it does not while it loads its data."""
     session = RedisSession(url, socket_timeout_s=1.0)
     try:
@@ -232,14 +241,13 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, directory: P
                 session.attempt(lambda client: client.ping())
                 return
             except ReplayError as error:
-                status = process.poll()
+                has_ended = not server_lives(directory)
                 log_end = " | ".join((directory / _LOG).read_text(errors="replace").strip().splitlines()[-5:])
-                if status is not None and "Address already in use" in log_end:
+                if has_ended and "Address already in use" in log_end:
                     raise _PortTakenError(log_end) from error
-                if status is not None:
+                if has_ended:
                     raise ReplayError(
-                        f"the replay server exited with status {status} while starting in {directory}; its log ends: "
-                        f"{log_end}"
+                        f"the replay server exited while starting in {directory}; its log ends: {log_end}"
                     ) from error
                 if deadline.has_passed():
                     raise ReplayUnreachableError(

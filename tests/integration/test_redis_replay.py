@@ -71,6 +71,12 @@ def held_rewards(replay: RedisReplay) -> list[float]:
     return replay._mirror.gather(np.arange(len(replay))).reward.tolist()
 
 
+def wait_for_the_end(server: EmbeddedServer) -> None:
+    deadline_s = time.monotonic() + 10
+    while server.is_running() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+
+
 def kill_and_restart(server: EmbeddedServer) -> None:
     os.kill(server.pid, signal.SIGKILL)
     server.restart()
@@ -300,7 +306,7 @@ def test_the_learner_outlives_an_outage(tmp_path, caplog):
             learner.insert(make_segment(sequence=sequence))
         learner.refresh()
         os.kill(server.pid, signal.SIGKILL)
-        server._process.wait()
+        wait_for_the_end(server)
         with caplog.at_level(logging.WARNING):
             assert learner.refresh() == ReplayCounts(inserted=12, sampled=0)
         assert "sampling goes on from memory for up to 30 s" in caplog.text
@@ -324,7 +330,7 @@ def test_a_server_that_lost_its_last_writes_is_read_again(tmp_path, caplog, num_
         learner.insert_many([make_segment(sequence=s, first=4 * s) for s in range(3, 6)])
         assert learner.refresh().inserted == 24
         os.kill(server.pid, signal.SIGKILL)
-        server._process.wait()
+        wait_for_the_end(server)
         shutil.rmtree(tmp_path / "appendonlydir")
         (tmp_path / "old").rename(tmp_path / "appendonlydir")
         server.restart()
