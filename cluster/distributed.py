@@ -93,7 +93,7 @@ def _train(
     qpu: QPUCrew | None = None
     if config.backend is not None:
         places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
-        qpu = QPUCrew(places, config.qpu, runtime.service_options)
+        qpu = QPUCrew(places, config.qpu, runtime.qpu_options)
     make_sampler = _sampler_maker(config, qpu)
     tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler))
     crew = Crew(_actor_starter(config, spec, runtime, address, make_sampler, board), config.actors.num_actors)

@@ -31,8 +31,10 @@ class RayRuntime:
     """Address under which other nodes reach this one; loopback where there are none."""
     actor_options: dict[str, Any]
     """Ray options of rollout actors."""
+    qpu_options: dict[str, Any]
+    """Ray options of QPU workers."""
     service_options: dict[str, Any]
-    """Ray options of QPU workers, evaluator and parameter board."""
+    """Ray options of evaluator and parameter board."""
 
 
 @contextmanager
@@ -67,15 +69,16 @@ def ray_runtime() -> Iterator[RayRuntime]:
 
 def _describe(*, is_own: bool) -> RayRuntime:
     if is_own:
-        return RayRuntime(True, "127.0.0.1", {"num_cpus": 0}, {"num_cpus": 0})
+        return RayRuntime(True, "127.0.0.1", {"num_cpus": 0}, {"num_cpus": 0}, {"num_cpus": 0})
     advertised = ray.cluster_resources()
     actor: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+    qpu: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
     service: dict[str, Any] = {"num_cpus": 0}
     # Node types that keep stateful parts on on-demand machines advertise these (cluster/aws.yaml).
     if "hdqnn_actor" in advertised or "hdqnn_service" in advertised:
         actor["resources"] = {"hdqnn_actor": _RESOURCE_SHARE}
-        service["resources"] = {"hdqnn_service": _RESOURCE_SHARE}
-    return RayRuntime(False, ray.util.get_node_ip_address(), actor, service)
+        qpu["resources"] = service["resources"] = {"hdqnn_service": _RESOURCE_SHARE}
+    return RayRuntime(False, ray.util.get_node_ip_address(), actor, qpu, service)
 
 
 def _existing_address() -> str | None:
