@@ -63,7 +63,7 @@ def leaf_matrix(before, after):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(**_JIT)
+@njit(inline="always", **_JIT)
 def measurement_matrices(kind, gate_p, gate_k, after):  # type: ignore[no-untyped-def]
     """What the outcome of a LEAF's or HANDOVER's measurement depends on.
 

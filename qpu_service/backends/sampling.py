@@ -86,7 +86,7 @@ def _run_part(seed, circuit, gates, final, program, first, last, state, shots, o
             high = middle
 
 
-@njit(**_JIT)
+@njit(inline="always", **_JIT)
 def _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
     """Weights of the outcomes 0 and 1 of a step's measurement."""
     is_handover, is_leaf = kind == steps.HANDOVER, kind == steps.LEAF
@@ -107,7 +107,7 @@ def _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, fl
     return zero, one
 
 
-@njit(**_JIT)
+@njit(inline="always", **_JIT)
 def _entangle(gates, program, step, state, base, width):  # type: ignore[no-untyped-def]
     """Apply or enter both qubits' rotations, then the CZ."""
     for side in range(1, -1, -1):

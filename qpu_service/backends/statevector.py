@@ -4,6 +4,7 @@ Every circuit draws from its own seed, so its bits are the same whatever batch, 
 Must never depend on a quantum package: it has to run wherever numpy and numba do.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from qpu_service.backends.sampling import sample_circuits
 from qpu_service.errors import InvalidCircuitError
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
-_MIN_CIRCUITS_PER_THREAD = 32
-"""Waking a thread costs as much as this many circuits of ten qubits, measured."""
+_MIN_ROTATIONS_PER_THREAD = 4000
+"""Rotations below which a second thread's wake-up, 20 to 30 µs, costs more than it saves: 40 circuits of 10 × 10."""
 
+_UNCHECKED_BYTES = 1 << 28
+"""Results up to this size are not compared with the machine's memory."""
 
 _VECTOR_BYTES = 4 * LANES
 
@@ -41,6 +44,8 @@ class _Scratch(NamedTuple):
 class StatevectorBackend:
     """Exact batched simulator.
 
+    Making one loads the compiled kernels, or compiles them where no process of this installation has yet.
+
     Args:
         num_threads: threads that share a large batch; 1 starts none.
     """
@@ -52,6 +57,7 @@ class StatevectorBackend:
         self._pool: ThreadPoolExecutor | None = None
         self._scratch: dict[tuple[int, int, int], _Scratch] = {}
         self._lock = Lock()
+        self.run(_smallest_batch())
 
     @property
     def name(self) -> str:
@@ -62,13 +68,17 @@ class StatevectorBackend:
         """Measure every circuit ``shots`` times; depends on nothing but each circuit and its seed."""
         started = time.monotonic()
         num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
-        bits = np.empty((num_circuits, circuits.shots, num_qubits), dtype=np.uint8)
-        angles, pairs, seeds = _contiguous(circuits)
+        shape = (num_circuits, circuits.shots, num_qubits)
+        _check_memory(math.prod(shape), f"bits of shape {shape}", "fewer shots or circuits per call")
+        bits = np.empty(shape, dtype=np.uint8)
+        angles, pairs, seeds = _as_kernel_input(circuits)
 
         def sample(scratch: _Scratch, start: int, stop: int) -> None:
             sample_circuits(angles, pairs, seeds, scratch.state + scratch.planning, start, stop, bits)
 
-        self._share(sample, num_circuits, num_layers, num_qubits, circuits.shots)
+        # eight shots cost about as much as one more circuit
+        rotations = num_circuits * num_layers * num_qubits * (1 + circuits.shots // 8)
+        self._share(sample, circuits, rotations)
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
@@ -83,26 +93,29 @@ class StatevectorBackend:
             InvalidCircuitError: if the table does not fit into this machine's memory.
         """
         num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
-        _check_memory(num_circuits, num_qubits)
-        table = np.empty((num_circuits, 1 << num_qubits), dtype=np.float32)
-        angles, pairs, _seeds = _contiguous(circuits)
+        shape = (num_circuits, 1 << num_qubits)
+        _check_memory(
+            4 * math.prod(shape), f"probabilities of shape {shape}", "fewer circuits per call, or for bit_means"
+        )
+        table = np.empty(shape, dtype=np.float32)
+        angles, pairs, _ = _as_kernel_input(circuits)
 
         def tabulate(scratch: _Scratch, start: int, stop: int) -> None:
             tabulate_probabilities(angles, pairs, scratch.state, scratch.planning[-1], start, stop, table)
 
-        self._share(tabulate, num_circuits, num_layers, num_qubits)
+        self._share(tabulate, circuits, num_circuits * num_layers << num_qubits)
         return table
 
     def bit_means(self, circuits: CircuitBatch) -> Float32[np.ndarray, "B N"]:
         """Exact P(bit_q = 1) of every qubit. Seeds and shots are unused."""
         num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
         means = np.empty((num_circuits, num_qubits), dtype=np.float32)
-        angles, pairs, _seeds = _contiguous(circuits)
+        angles, pairs, _ = _as_kernel_input(circuits)
 
         def average(scratch: _Scratch, start: int, stop: int) -> None:
             average_bits(angles, pairs, scratch.state, scratch.planning[-1], start, stop, means)
 
-        self._share(average, num_circuits, num_layers, num_qubits)
+        self._share(average, circuits, num_circuits * num_layers << num_qubits)
         return means
 
     def close(self) -> None:
@@ -112,19 +125,19 @@ class StatevectorBackend:
             self._pool = None
         self._scratch.clear()
 
-    def _share(
-        self,
-        work: Callable[[_Scratch, int, int], None],
-        num_circuits: int,
-        num_layers: int,
-        num_qubits: int,
-        shots: int = 1,
-    ) -> None:
-        """Split circuits over the threads; the caller's own thread takes the first part."""
+    def _share(self, work: Callable[[_Scratch, int, int], None], circuits: CircuitBatch, rotations: int) -> None:
+        """Split circuits over the threads; the caller's own thread takes the first part.
+
+        Args:
+            work: simulates circuits first..last-1.
+            circuits: the whole batch.
+            rotations: cost of the batch, in rotations of a small circuit.
+        """
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
         with self._lock:  # scratch belongs to one run at a time
-            num_parts = max(1, min(self._num_threads, num_circuits // _MIN_CIRCUITS_PER_THREAD))
+            num_parts = max(1, min(self._num_threads, num_circuits, rotations // _MIN_ROTATIONS_PER_THREAD))
             bounds = [num_circuits * part // num_parts for part in range(num_parts + 1)]
-            scratch = [self._scratch_of(part, num_layers, num_qubits, shots) for part in range(num_parts)]
+            scratch = [self._scratch_of(part, num_layers, num_qubits, circuits.shots) for part in range(num_parts)]
             if num_parts > 1 and self._pool is None:
                 self._pool = ThreadPoolExecutor(self._num_threads - 1, thread_name_prefix="statevector")
             others = [
@@ -168,19 +181,29 @@ def _make_scratch(num_layers: int, num_qubits: int, shots: int) -> _Scratch:
     )
 
 
-def _contiguous(circuits: CircuitBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.ascontiguousarray(circuits.angles),
-        np.ascontiguousarray(circuits.entangler_pairs),
-        np.ascontiguousarray(circuits.seeds),
+def _as_kernel_input(circuits: CircuitBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contiguous and writable: arrays from shared memory are read-only, and Numba would compile each mixture anew."""
+    return _plain(circuits.angles), _plain(circuits.entangler_pairs), _plain(circuits.seeds)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else np.array(array, order="C")
+
+
+def _smallest_batch() -> CircuitBatch:
+    return CircuitBatch(
+        angles=np.zeros((1, 1, 1, 2), np.float32),
+        entangler_pairs=np.zeros((1, 1, 2), np.int16),
+        seeds=np.zeros(1, np.uint64),
     )
 
 
-def _check_memory(num_circuits: int, num_qubits: int) -> None:
-    needed = num_circuits * 4 << num_qubits
+def _check_memory(num_bytes: int, what: str, instead: str) -> None:
+    if num_bytes < _UNCHECKED_BYTES:
+        return
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > present:
+    if num_bytes > present:
         raise InvalidCircuitError(
-            f"probabilities of {num_circuits} circuits of {num_qubits} qubits need {needed / 2**30:.1f} GiB, this "
-            f"machine has {present / 2**30:.1f} GiB; ask for fewer circuits per call, or for bit_means"
+            f"{what} need {num_bytes / 2**30:.1f} GiB, this machine has {present / 2**30:.1f} GiB; ask for {instead}"
         )

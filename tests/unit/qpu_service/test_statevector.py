@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
+from qpu_service.backends.sampling import sample_circuits
 from qpu_service.backends.statevector import StatevectorBackend
 from qpu_service.errors import InvalidCircuitError
 from qpu_service.types import CircuitBatch, circuit_seeds
@@ -113,8 +115,46 @@ def test_bits_survive_the_next_run() -> None:
 
 def test_a_table_larger_than_the_machine_is_refused_with_its_size() -> None:
     circuits = random_circuits(100_000, 20, 1)
-    with pytest.raises(InvalidCircuitError, match=r"100000 circuits of 20 qubits need 390\.6 GiB"):
+    with pytest.raises(InvalidCircuitError, match=r"shape \(100000, 1048576\) need 390\.6 GiB.*bit_means"):
         StatevectorBackend().probabilities(circuits)
+
+
+def test_bits_larger_than_the_machine_are_refused_with_their_size() -> None:
+    circuits = random_circuits(1000, 20, 1, shots=10**9)
+    with pytest.raises(InvalidCircuitError, match=r"need 18626\.5 GiB.*fewer shots"):
+        StatevectorBackend().run(circuits)
+
+
+def test_read_only_arrays_use_the_same_compiled_kernel() -> None:
+    circuits = random_circuits(3, 4, 3)
+    shared = CircuitBatch(
+        angles=circuits.angles.copy(), entangler_pairs=circuits.entangler_pairs.copy(), seeds=circuits.seeds.copy()
+    )
+    shared.angles.flags.writeable = shared.seeds.flags.writeable = False
+    backend = StatevectorBackend()
+    assert (backend.run(shared).bits == backend.run(circuits).bits).all()
+    assert len(sample_circuits.signatures) == 1
+
+
+def test_one_circuit_takes_a_shot_exactly_as_among_many_shots() -> None:
+    many = random_circuits(30, 10, 10, shots=64)
+    one = random_circuits(30, 10, 10, shots=1)
+    backend = StatevectorBackend()
+    assert (backend.run(one).bits[:, 0] == backend.run(many).bits[:, 0]).all()
+
+
+def test_every_outcome_of_a_wide_entangled_state_is_drawn_fairly() -> None:
+    # Deep circuits keep all 9 qubits in the register at once, so that shots split nine times, from 512 amplitudes on.
+    # Pearson over the 512 outcomes of 4 circuits: false alarm 1e-6.
+    circuits = random_circuits(4, 9, 60, shots=20_000, seed=12)
+    backend = StatevectorBackend()
+    places = 1 << np.arange(9)
+    for bits, probabilities in zip(backend.run(circuits).bits, backend.probabilities(circuits), strict=True):
+        counts = np.bincount(bits.astype(np.int64) @ places, minlength=512)
+        expected = probabilities * 20_000
+        common = expected >= 5
+        statistic = np.sum((counts - expected)[common] ** 2 / expected[common])
+        assert statistic < chi2.isf(1e-6 / 4, common.sum())
 
 
 def test_zero_threads_are_refused() -> None:
