@@ -17,6 +17,7 @@ from learner.networks import PolicyNetwork
 from learner.parameters import ParameterSource, load_parameters
 from qpu_service.circuit import decode_parameters
 from qpu_service.interfaces import CircuitSampler, PendingMeasurement
+from qpu_service.readout import ReduceBy, reduce_shots
 from qpu_service.types import CircuitBatch, circuit_seeds
 
 
@@ -51,6 +52,8 @@ class ActingPolicy:
         block: what stands between PreDNN and PostDNN.
         sampler: runs circuits; None for blocks without one.
         rng: of circuit seeds and random bits.
+        shots: measurements per circuit.
+        readout: what the policy sees of them.
         name: prefix of the request ids.
         timeout_s: longest wait for bits.
     """
@@ -63,6 +66,8 @@ class ActingPolicy:
         sampler: CircuitSampler | None,
         rng: np.random.Generator,
         *,
+        shots: int = 1,
+        readout: ReduceBy = "sample",
         name: str = "policy",
         timeout_s: float = 600.0,
     ) -> None:
@@ -73,6 +78,7 @@ class ActingPolicy:
         self._sampler = sampler
         self._rng = rng
         self._timeout_s = timeout_s
+        self._shots, self._readout = shots, readout
         self._name = name
         self._requests = 0
 
@@ -102,7 +108,11 @@ class ActingPolicy:
         seeds = circuit_seeds(int(self._rng.integers(2**63)), len(angles))
         self._requests += 1
         circuits = CircuitBatch(
-            angles=angles, entangler_pairs=pairs, seeds=seeds, request_id=f"{self._name}-{self._requests}"
+            angles=angles,
+            entangler_pairs=pairs,
+            seeds=seeds,
+            shots=self._shots,
+            request_id=f"{self._name}-{self._requests}",
         )
         return PendingAction(circuit_parameters, links, self._sampler.submit(circuits))
 
@@ -124,8 +134,10 @@ class ActingPolicy:
                 backend_name="",
             )
         measured = pending.measurement.result(self._timeout_s)
-        bits = measured.bits[:, 0, :]
-        output = torch.from_numpy(bits.astype(np.float32))
+        output = torch.from_numpy(reduce_shots(measured.bits, self._readout).astype(np.float32))
+        # What the surrogate learns from must be bits. Where the policy acts on means, one shot is an unbiased draw of
+        # them, and cross entropy against draws has its minimum at the means.
+        bits = reduce_shots(measured.bits, "sample" if self._readout == "mean" else self._readout)
         return PolicyOutput(
             action=self.network.decode(output, pending.links).numpy(),
             circuit_parameters=np.ascontiguousarray(pending.circuit_parameters.numpy()),

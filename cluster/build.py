@@ -54,6 +54,8 @@ def make_policy(
         config.block,
         sampler,
         derive_rng(config.seed, stream, *indices),
+        shots=config.qpu.shots,
+        readout=config.qpu.readout,
         name="-".join([stream.name.lower(), *map(str, indices)]),
         timeout_s=config.qpu.timeout_s,
     )

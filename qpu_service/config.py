@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from qpu_service.readout import ReduceBy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QPUConfig:
     """Workers of the QPU service and how they batch requests."""
 
+    shots: int = 1
+    """Measurements per circuit."""
+    readout: ReduceBy = "sample"
+    """What the policy sees of the shots: one sampled bitstring, the most probable one, or the mean of each bit."""
     num_workers: int = 1
     """QPU workers, each owning one backend."""
     num_threads: int = 1
@@ -30,9 +36,11 @@ class QPUConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("num_workers", "num_threads", "max_batch_circuits", "max_queued_circuits"):
+        for name in ("shots", "num_workers", "num_threads", "max_batch_circuits", "max_queued_circuits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.shots == 1 and self.readout != "sample":
+            raise ValueError(f"readout {self.readout!r} needs several shots, got shots = 1; set qpu.shots, say to 100")
         if self.stall_s <= 0:
             raise ValueError(f"stall_s must be positive, got {self.stall_s}")
         if self.max_delay_s < 0 or self.inline_limit_s < 0 or self.timeout_s <= 0:
