@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ from cluster.errors import EXIT_DONE
 from cluster.plot import draw_comparison
 from cluster.run_directory import open_run_directory, read_rows
 
+_BLOCK_HEADER = (
+    "| environment | block | seeds | last test, mean | lowest seed | highest seed "
+    "| reached the goal | median first step |"
+)
 _HEADER = "| run | environment | block | backend | seed | steps | last test | best test | first test ≥ goal |"
 
 
@@ -21,23 +27,52 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run directories")
     parser.add_argument("--goal", type=float, help="mean test return whose first step is reported")
+    parser.add_argument("--by-block", action="store_true", help="one row per environment and block, over the seeds")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--picture", type=Path, help="also draw the test curves, one line per run, to this PNG")
     parsed = parser.parse_args(arguments)
     rows = [summarise(path, parsed.goal) for path in parsed.runs]
-    lines = [_HEADER, "|" + " --- |" * (_HEADER.count("|") - 1)]
-    lines += [
-        "| {run} | {env_id} | {block} | {backend} | {seed} | {env_step:,} | {last} | {best} | {reached} |".format(
-            **{**row, "last": _number(row["last"]), "best": _number(row["best"]), "reached": _step(row["reached"])}
-        )
-        for row in rows
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    table = _table_by_block(rows) if parsed.by_block else _table(rows)
+    sys.stdout.write("\n".join(table) + "\n")
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(rows, indent=1) + "\n")
     if parsed.picture is not None:
         draw_comparison([open_run_directory(path)[0] for path in parsed.runs], parsed.picture)
     return EXIT_DONE
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        _HEADER,
+        _rule(_HEADER),
+        *(
+            "| {run} | {env_id} | {block} | {backend} | {seed} | {env_step:,} | {last} | {best} | {reached} |".format(
+                **{**row, "last": _number(row["last"]), "best": _number(row["best"]), "reached": _step(row["reached"])}
+            )
+            for row in rows
+        ),
+    ]
+
+
+def _table_by_block(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Every seed counts: mean, lowest and highest of the last rounds, never the best seed's."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["last"] is not None:
+            groups.setdefault((row["env_id"], row["block"]), []).append(row)
+    lines = [_BLOCK_HEADER, _rule(_BLOCK_HEADER)]
+    for (env_id, block), group in groups.items():
+        last = [row["last"] for row in group]
+        reached = sorted(row["reached"] for row in group if row["reached"] is not None)
+        lines.append(
+            f"| {env_id} | {block} | {len(group)} | {statistics.fmean(last):.1f} | {min(last):.1f} | {max(last):.1f} "
+            f"| {len(reached)} of {len(group)} | {_step(round(statistics.median(reached)) if reached else None)} |"
+        )
+    return lines
+
+
+def _rule(header: str) -> str:
+    return "|" + " --- |" * (header.count("|") - 1)
 
 
 def summarise(path: Path, goal: float | None) -> dict[str, Any]:

@@ -180,3 +180,11 @@ def test_paths_of_a_run(tmp_path):
         "evaluations.jsonl",
         "curve.png",
     }
+
+
+def test_a_report_by_block_counts_every_seed(tmp_path, capsys):
+    for seed, last in ((1, -100.0), (2, -300.0), (3, -200.0)):
+        make_run(tmp_path / f"s{seed}", seed=seed, rounds=((100, [-900.0]), (200 * seed, [last])))
+    assert run(["report", *(str(tmp_path / f"s{seed}") for seed in (1, 2, 3)), "--goal", "-200", "--by-block"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row == "| Pendulum-v1 | pqc | 3 | -200.0 | -300.0 | -100.0 | 2 of 3 | 400 |"
