@@ -112,12 +112,12 @@ class CircuitAssembler:
 
     def sizes(self, circuits: CircuitBatch) -> Int64[np.ndarray, "B"]:
         """Instructions of each circuit, an upper bound."""
-        _, num_layers, num_qubits, _ = circuits.angles.shape
+        num_qubits = circuits.angles.shape[2]
         self._prepare(circuits)
         pairs = circuits.entangler_pairs[:, :-1]
         entanglers = self._size_table[pairs[..., 0], pairs[..., 1]].sum(axis=1)
-        rotations = (3 if self._has_rx else 5) * (2 * num_layers + num_qubits)
-        sizes: Int64[np.ndarray, "B"] = entanglers + rotations + num_qubits  # noqa: UP037 - a shape, not a type
+        rotations = 2 * (pairs[..., 0] != pairs[..., 1]).sum(axis=1) + num_qubits
+        sizes: Int64[np.ndarray, "B"] = entanglers + (3 if self._has_rx else 5) * rotations + num_qubits  # noqa: UP037
         return sizes
 
     def durations_s(self, circuits: CircuitBatch) -> Float64[np.ndarray, "B"]:

@@ -70,7 +70,7 @@ class JobJournal:
         self.run_id = ""
         self.refresh()
         if not self.run_id:
-            self._append({"event": "run", "run_id": new_id()}, only_if_empty=True)
+            self._append({"event": "run", "run_id": new_id()}, only_without_run=True)
             _sync_directory(directory)
             self.refresh()
 
@@ -129,13 +129,15 @@ class JobJournal:
         self.refresh()
         return self._jobs[tag]
 
-    def _append(self, record: dict[str, Any], *, only_if_empty: bool = False) -> None:
+    def _append(self, record: dict[str, Any], *, only_without_run: bool = False) -> None:
         line = json.dumps({**record, "at": self._now().isoformat(timespec="seconds")}).encode() + b"\n"
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
+            if only_without_run:
+                self.refresh()  # another worker may have been faster
+                if self.run_id:
+                    return
             size = os.fstat(self._file.fileno()).st_size
-            if size and only_if_empty:
-                return
             # A process that died while writing leaves half a line, which must not swallow this one.
             self._file.write(line if self._ends_with_newline(size) else b"\n" + line)
             os.fsync(self._file.fileno())

@@ -90,7 +90,7 @@ TABLE: tuple[Rule, ...] = (
         advice="check QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE",
         codes=_codes(1200, 1201, (2407, 2411), 3400, 3402, 3407, 3440, (3444, 3446), 3452, 3453, 3459, 3460),
         http_statuses=frozenset({401, 403}),
-        kinds=frozenset({"IBMNotAuthorizedError", "IBMAccountError"}),
+        kinds=frozenset({"IBMNotAuthorizedError", "IBMAccountError", "InvalidAccountError"}),
         was_refused=True,
     ),
     Rule(
@@ -189,7 +189,7 @@ TABLE: tuple[Rule, ...] = (
         action=Action.FAIL,
         blame=Blame.JOB,
         advice="the device reported a failure that is not known here; look the job up on the service's pages",
-        kinds=frozenset({"RuntimeJobFailureError", "JobError", "JobFailed"}),
+        kinds=frozenset({"RuntimeJobFailureError", "JobFailed"}),
     ),
     Rule(
         name="no answer",

@@ -12,10 +12,12 @@ from qpu_service.ibm.backend import IBMBackend
 from qpu_service.ibm.config import IBMConfig, config_from_environment, default_journal_dir
 from qpu_service.ibm.local import LocalRuntime
 from qpu_service.ibm.redaction import is_clean, protect, redact
-from qpu_service.ibm.remote import RemoteRuntime
+from qpu_service.ibm.remote import RemoteRuntime, bounded
 from qpu_service.ibm.trouble import Timing
 from qpu_service.job_journal import JobJournal
 from qpu_service.retry import diagnose, symptom_of
+
+_CONNECT_TIMEOUT_S = 120.0
 
 
 def make_ibm_backend(
@@ -54,11 +56,16 @@ def make_ibm_backend(
     directory = config.journal_dir or default_journal_dir(environment)
     journal = JobJournal(directory)
     try:
-        service = (make_service or _client_service())(
-            channel=environment.get("QISKIT_IBM_CHANNEL") or "ibm_quantum_platform",
-            token=token,
-            url=environment.get("QISKIT_IBM_URL") or None,
-            instance=environment.get("QISKIT_IBM_INSTANCE") or None,
+        connect = make_service or _client_service()
+        service = bounded(
+            lambda: connect(
+                channel=environment.get("QISKIT_IBM_CHANNEL") or "ibm_quantum_platform",
+                token=token,
+                url=environment.get("QISKIT_IBM_URL") or None,
+                instance=environment.get("QISKIT_IBM_INSTANCE") or None,
+            ),
+            _CONNECT_TIMEOUT_S,
+            "sign in",
         )
         runtime = RemoteRuntime(service, config, resume_session=_newest_session(journal))
     except BackendUnavailableError:
@@ -67,8 +74,8 @@ def make_ibm_backend(
         rule = diagnose(symptom_of(error))
         raise BackendUnavailableError(
             redact(
-                f"cannot connect to IBM Quantum device {config.device or '(least busy)'}: {error} ({rule.name}). "
-                f"{rule.advice}"
+                f"cannot use the IBM Quantum device {config.device or '(least busy)'}: {error} ({rule.name}); check "
+                "QPU_DEVICE, and that QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE give access to it"
             )
         ) from (error if is_clean(error) else None)
     return IBMBackend(runtime, journal, Budget(directory, config.budget), config, timing)

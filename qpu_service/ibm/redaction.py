@@ -43,7 +43,10 @@ def is_clean(error: BaseException) -> bool:
 def _hiding(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
     def make_clean(*args: object, **kwargs: object) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit their text: the handler reports that, as it always does
+            return record
         if redact(message) != message:
             record.msg, record.args = redact(message), None
         error = record.exc_info[1] if record.exc_info else None

@@ -1,0 +1,310 @@
+"""The IBM backend on simulated devices, for real: local testing mode, no network, no money. About 10 s."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from qpu_service.backends.registry import make_backend
+from qpu_service.budget import BudgetLimits
+from qpu_service.errors import BackendUnavailableError, BudgetExceededError, InvalidCircuitError
+from qpu_service.ibm import redaction
+from qpu_service.ibm.config import IBMConfig, config_from_environment, default_journal_dir
+from qpu_service.ibm.connect import make_ibm_backend
+from qpu_service.ibm.local import LocalRuntime
+from qpu_service.ibm.samplers import sampler_class
+from qpu_service.ibm.usage import MAX_EXECUTIONS, UsageModel, split_into_jobs
+from qpu_service.types import circuit_seeds
+from tests.conformance.circuits import exact_probabilities, outcome_index, random_circuits
+
+
+def local(device: str, **more: str) -> Any:
+    return make_ibm_backend(environment={"QPU_DEVICE": device, **more})
+
+
+def law_statistic(bits: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Pearson's statistic over outcomes, and the limit that a right law exceeds with probability 1e-9."""
+    counts = np.bincount(outcome_index(bits), minlength=len(probabilities))
+    expected = probabilities * len(bits)
+    kept = expected > 5
+    statistic = float(np.sum((counts[kept] - expected[kept]) ** 2 / expected[kept]))
+    return statistic, float(chi2.isf(1e-9, max(1, int(kept.sum()))))
+
+
+@pytest.mark.parametrize("sampler", ["legacy", "executor"])
+@pytest.mark.parametrize("device", ["ideal_torino", "ideal_sherbrooke", "ideal_fractional"])
+def test_a_device_without_noise_follows_qiskits_statevector(device: str, sampler: str) -> None:
+    circuits = random_circuits(3, 3, 4, shots=4000, seed=8)
+    backend = local(device, QPU_SAMPLER=sampler, QPU_FRACTIONAL_GATES="1" if "fractional" in device else "0")
+    measured = backend.run(circuits)
+    assert measured.backend_name == f"ibm:{device}"
+    for row, probabilities in enumerate(exact_probabilities(circuits)):
+        statistic, limit = law_statistic(measured.bits[row], probabilities)
+        assert statistic < limit
+    backend.close()
+
+
+def test_noise_of_a_133_qubit_device_shows_and_is_small() -> None:
+    circuits = random_circuits(3, 3, 4, shots=4000, seed=8)
+    backend = local("fake_torino")
+    bits = backend.run(circuits).bits
+    exact = exact_probabilities(circuits)
+    seen = np.stack([np.bincount(outcome_index(row), minlength=8) / 4000 for row in bits])
+    distances = np.abs(seen - exact).sum(axis=1) / 2
+    assert (
+        max(law_statistic(bits[row], exact[row])[0] / law_statistic(bits[row], exact[row])[1] for row in range(3)) > 1
+    )
+    assert distances.max() < 0.15
+    errors = backend.readout_errors(3)
+    assert (errors.one_given_zero > 0).all()
+    assert (errors.one_given_zero < 0.05).all()
+    backend.close()
+
+
+def test_the_registry_makes_it() -> None:
+    backend = make_backend("ibm", device="ideal_torino")
+    assert backend.name == "ibm:ideal_torino"
+    assert backend.run(random_circuits(2, 3, 2)).bits.shape == (2, 1, 3)
+    backend.close()
+    backend.close()
+
+
+def test_seeds_decide_the_bits_and_other_seeds_give_others() -> None:
+    circuits = random_circuits(3, 4, 3, shots=60)
+    backend = local("ideal_torino")
+    first = backend.run(circuits).bits
+    assert (backend.run(circuits).bits == first).all()
+    assert (local("ideal_torino").run(circuits).bits == first).all()
+    assert (backend.run(replace(circuits, seeds=circuit_seeds(9, 3))).bits != first).any(axis=(1, 2)).all()
+
+
+def test_repeats_give_the_most_probable_bitstring() -> None:
+    circuits = random_circuits(6, 3, 3, seed=1)
+    backend = local("ideal_torino", QPU_REPEATS="800")
+    measured = backend.run(circuits)
+    assert measured.bits.shape == (6, 1, 3)
+    exact = exact_probabilities(circuits)
+    chosen = exact[np.arange(6), outcome_index(measured.bits[:, 0])]
+    # 800 shots miss the mode by more than 0.1 with a probability below 1e-4 per circuit.
+    assert (chosen > exact.max(axis=1) - 0.1).all()
+    assert backend.run(replace(circuits, shots=5)).bits.shape == (6, 5, 3)
+
+
+def test_a_journal_of_another_process_is_no_trap_for_a_simulation(tmp_path: Path) -> None:
+    circuits = random_circuits(2, 3, 2)
+    for _ in range(2):
+        backend = local("ideal_torino", QPU_JOURNAL_DIR=str(tmp_path))
+        assert backend.run(circuits).bits.shape == (2, 1, 3)
+        backend.close()
+    assert (tmp_path / "jobs.jsonl").read_text().count('"intended"') == 2
+
+
+def test_a_simulation_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    backend = local("ideal_torino")
+    backend.run(random_circuits(1, 2, 1))
+    assert list(tmp_path.iterdir())
+    backend.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_qubits_than_a_device_has_are_refused() -> None:
+    with pytest.raises(BackendUnavailableError, match="no connected region of 6"):
+        local("ideal_manila").run(random_circuits(1, 6, 1))
+
+
+def test_unknown_devices_and_missing_fractional_gates_are_refused() -> None:
+    with pytest.raises(BackendUnavailableError, match="fake_atlantis"):
+        local("fake_atlantis")
+    with pytest.raises(BackendUnavailableError, match="no fractional gates"):
+        local("fake_torino", QPU_FRACTIONAL_GATES="1")
+
+
+def test_only_the_noise_of_the_qubits_in_use_is_simulated() -> None:
+    runtime = LocalRuntime(IBMConfig(device="fake_torino"))
+    runtime.prepare((0, 1, 2))
+    assert runtime._simulator is not None
+    noise = runtime._simulator.options.noise_model
+    assert {qubit for qubits in noise._local_readout_errors for qubit in qubits} == {0, 1, 2}
+
+
+# Without a token, without a budget, with nonsense in the environment: nothing is connected to.
+
+
+@pytest.mark.parametrize("device", ["", "ibm_fez"])
+def test_hardware_needs_a_token(device: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"QISKIT_IBM_TOKEN, which is not set.*fake_torino"):
+        make_ibm_backend(environment={"QPU_DEVICE": device})
+
+
+def test_hardware_needs_a_budget() -> None:
+    def connect(**_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(BackendUnavailableError, match="no budget is set; set QPU_BUDGET_SECONDS"):
+        make_ibm_backend(environment={"QISKIT_IBM_TOKEN": "t" * 20}, make_service=connect)
+
+
+def test_a_service_that_refuses_is_a_clear_error_without_the_token(tmp_path: Path) -> None:
+    token = "canary-token-0123456789"  # noqa: S105 - made up
+
+    def connect(**given: Any) -> None:
+        assert given["token"] == token
+        assert given["channel"] == "ibm_quantum_platform"
+        raise RuntimeError(f"no luck with {given['token']}")
+
+    environment = {"QISKIT_IBM_TOKEN": token, "QPU_BUDGET_JOBS": "1", "QPU_JOURNAL_DIR": str(tmp_path)}
+    with pytest.raises(BackendUnavailableError, match=r"no luck with \[secret\].*QISKIT_IBM_TOKEN") as raised:
+        make_ibm_backend("ibm_fez", environment=environment, make_service=connect)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+@pytest.fixture
+def _restored_logging() -> Iterator[None]:
+    factory = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(factory)
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_a_protected_secret_is_in_no_record_of_any_logger(caplog: pytest.LogCaptureFixture) -> None:
+    redaction.protect("my-secret-key-1")
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("somebody.else").debug("key=%s", "my-secret-key-1")
+    logging.getLogger("somebody.else").debug("nothing to hide: %d", 7)
+    try:
+        raise ValueError("my-secret-key-1 is wrong")
+    except ValueError:
+        logging.getLogger("somebody.else").exception("failed")
+    shown = "".join(logging.Formatter().format(record) for record in caplog.records)
+    assert "my-secret-key-1" not in shown
+    assert shown.count("[secret]") == 3  # the argument, the exception, and the line that raised it
+    assert "nothing to hide: 7" in shown
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_the_clients_loggers_stay_above_debug() -> None:
+    logging.getLogger("qiskit_ibm_runtime").setLevel(logging.DEBUG)
+    redaction.protect("my-secret-key-1")
+    assert not logging.getLogger("qiskit_ibm_runtime.api.session").isEnabledFor(logging.DEBUG)
+
+
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    config = config_from_environment(
+        None,
+        {
+            "QPU_DEVICE": "ibm_fez",
+            "QPU_MODE": "batch",
+            "QPU_SAMPLER": "executor",
+            "QPU_FRACTIONAL_GATES": "1",
+            "QPU_REPEATS": "100",
+            "QPU_DEADLINE_SECONDS": "60",
+            "QPU_BUDGET_SECONDS": "12.5",
+            "QPU_BUDGET_JOBS": "3",
+            "QPU_JOURNAL_DIR": str(tmp_path),
+            "QPU_REP_DELAY_SECONDS": "0.0001",
+        },
+    )
+    assert config == IBMConfig(
+        device="ibm_fez",
+        mode="batch",
+        sampler="executor",
+        use_fractional_gates=True,
+        repeats=100,
+        deadline_s=60.0,
+        budget=BudgetLimits(seconds=12.5, jobs=3),
+        journal_dir=tmp_path,
+        repetition_delay_s=0.0001,
+    )
+    assert not config.is_local
+
+
+def test_an_empty_environment_is_the_least_busy_device_in_job_mode() -> None:
+    config = config_from_environment(None, {"QPU_DEVICE": " "})
+    assert config == IBMConfig()
+    assert (config.device, config.mode, config.has_budget) == (None, "job", False)
+
+
+def test_an_argument_overrides_the_environments_device() -> None:
+    assert config_from_environment("fake_fez", {"QPU_DEVICE": "ibm_fez"}).device == "fake_fez"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("QPU_MODE", "turbo", "mode must be one of job, batch, session, got 'turbo'"),
+        ("QPU_SAMPLER", "old", "sampler must be one of auto, legacy, executor"),
+        ("QPU_FRACTIONAL_GATES", "maybe", "QPU_FRACTIONAL_GATES must be 1 or 0, got 'maybe'"),
+        ("QPU_BUDGET_SECONDS", "ten", "QPU_BUDGET_SECONDS must be a number, got 'ten'"),
+        ("QPU_BUDGET_SECONDS", "-1", "must be finite and 0 or more, got -1.0"),
+        ("QPU_REPEATS", "0", "repeats must be at least 1"),
+        ("QPU_DEADLINE_SECONDS", "0", "deadline_s positive"),
+        ("QPU_REP_DELAY_SECONDS", "-1", "repetition_delay_s must be 0 or more"),
+    ],
+)
+def test_impossible_settings_are_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=message):
+        config_from_environment("fake_fez", {name: value})
+
+
+def test_the_journal_has_a_home(tmp_path: Path) -> None:
+    assert default_journal_dir({"XDG_STATE_HOME": str(tmp_path)}) == tmp_path / "hdqnn-rl" / "ibm"
+    assert default_journal_dir({}) == Path.home() / ".local" / "state" / "hdqnn-rl" / "ibm"
+
+
+def test_a_budget_also_binds_simulated_jobs() -> None:
+    backend = local("ideal_torino", QPU_BUDGET_JOBS="1")
+    backend.run(random_circuits(1, 3, 2, seed=1))
+    with pytest.raises(BudgetExceededError):
+        backend.run(random_circuits(1, 3, 2, seed=2))
+
+
+def test_a_missing_sampler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import qiskit_ibm_runtime
+
+    assert sampler_class("auto").__name__ == "SamplerV2"
+    monkeypatch.delattr(qiskit_ibm_runtime, "SamplerV2")
+    assert sampler_class("auto").__module__ == "qiskit_ibm_runtime.executor_sampler.sampler"
+    with pytest.raises(BackendUnavailableError, match="no legacy sampler"):
+        sampler_class("legacy")
+
+
+# What a job costs and may hold.
+
+
+def test_usage_is_ibms_quick_formula() -> None:
+    model = UsageModel()
+    assert model.seconds(executions=10_000) == pytest.approx(2 + 0.00035 * 10_000)
+    assert model.seconds(executions=10, jobs=5) == pytest.approx(10 + 0.0035)
+
+
+def test_jobs_hold_at_most_what_ibm_allows() -> None:
+    loads, sizes = np.full((10, 2), 100), np.full(10, 10)
+    assert split_into_jobs(loads, sizes, MAX_EXECUTIONS // 4) == [slice(0, 4), slice(4, 8), slice(8, 10)]
+    loads[:, 1] = 13_400_000
+    assert split_into_jobs(loads, sizes, 1) == [slice(n, n + 2) for n in range(0, 10, 2)]
+    assert split_into_jobs(loads // 1000, sizes * 100_000, 1) == [slice(n, n + 2) for n in range(0, 10, 2)]
+    assert split_into_jobs(loads[:0], sizes[:0], 1) == []
+
+
+def test_a_circuit_that_fits_into_no_job_is_refused() -> None:
+    with pytest.raises(InvalidCircuitError, match="circuit 1 with 5 instructions and 3 shots does not fit"):
+        split_into_jobs(np.array([[1], [26_800_001]]), np.array([4, 5]), 3)
+
+
+def test_importing_the_settings_imports_no_quantum_package() -> None:
+    code = (
+        "import sys, qpu_service.ibm.config, qpu_service.ibm.usage, qpu_service.retry, qpu_service.budget, "
+        "qpu_service.job_journal, qpu_service.readout;"
+        "print(sorted({'qiskit', 'qiskit_aer', 'qiskit_ibm_runtime'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
