@@ -32,7 +32,7 @@ _UNCHECKED_BYTES = 1 << 28
 _VECTOR_BYTES = 4 * LANES
 
 
-class _Scratch(NamedTuple):
+class Scratch(NamedTuple):
     """One thread's working memory for one circuit size and number of shots."""
 
     buffer: np.ndarray
@@ -55,7 +55,7 @@ class StatevectorBackend:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}")
         self._num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
-        self._scratch: dict[tuple[int, int, int], _Scratch] = {}
+        self._scratch: dict[tuple[int, int, int], Scratch] = {}
         self._lock = Lock()
         self.run(_smallest_batch())
 
@@ -73,7 +73,7 @@ class StatevectorBackend:
         bits = np.empty(shape, dtype=np.uint8)
         angles, pairs, seeds = _as_kernel_input(circuits)
 
-        def sample(scratch: _Scratch, start: int, stop: int) -> None:
+        def sample(scratch: Scratch, start: int, stop: int) -> None:
             sample_circuits(angles, pairs, seeds, scratch.state + scratch.planning, start, stop, bits)
 
         # eight shots cost about as much as one more circuit
@@ -100,7 +100,7 @@ class StatevectorBackend:
         table = np.empty(shape, dtype=np.float32)
         angles, pairs, _ = _as_kernel_input(circuits)
 
-        def tabulate(scratch: _Scratch, start: int, stop: int) -> None:
+        def tabulate(scratch: Scratch, start: int, stop: int) -> None:
             tabulate_probabilities(angles, pairs, scratch.state, scratch.planning[-1], start, stop, table)
 
         self._share(tabulate, circuits, num_circuits * num_layers << num_qubits)
@@ -112,7 +112,7 @@ class StatevectorBackend:
         means = np.empty((num_circuits, num_qubits), dtype=np.float32)
         angles, pairs, _ = _as_kernel_input(circuits)
 
-        def average(scratch: _Scratch, start: int, stop: int) -> None:
+        def average(scratch: Scratch, start: int, stop: int) -> None:
             average_bits(angles, pairs, scratch.state, scratch.planning[-1], start, stop, means)
 
         self._share(average, circuits, num_circuits * num_layers << num_qubits)
@@ -125,7 +125,7 @@ class StatevectorBackend:
             self._pool = None
         self._scratch.clear()
 
-    def _share(self, work: Callable[[_Scratch, int, int], None], circuits: CircuitBatch, rotations: int) -> None:
+    def _share(self, work: Callable[[Scratch, int, int], None], circuits: CircuitBatch, rotations: int) -> None:
         """Split circuits over the threads; the caller's own thread takes the first part.
 
         Args:
@@ -149,20 +149,21 @@ class StatevectorBackend:
             for other in others:
                 other.result()
 
-    def _scratch_of(self, part: int, num_layers: int, num_qubits: int, shots: int) -> _Scratch:
+    def _scratch_of(self, part: int, num_layers: int, num_qubits: int, shots: int) -> Scratch:
         key = (part, num_layers, num_qubits)
         scratch = self._scratch.get(key)
         if scratch is None or scratch.planning[-1].size < max(shots, num_qubits):
-            scratch = self._scratch[key] = _make_scratch(num_layers, num_qubits, shots)
+            scratch = self._scratch[key] = make_scratch(num_layers, num_qubits, shots)
         return scratch
 
 
-def _make_scratch(num_layers: int, num_qubits: int, shots: int) -> _Scratch:
+def make_scratch(num_layers: int, num_qubits: int, shots: int) -> Scratch:
+    """Working memory of one thread for circuits of one size, up to ``shots`` shots."""
     lanes = -(-num_qubits // LANES) * LANES
     # Registers of shots that a measurement told apart wait on a stack: each half as large as the one before.
     amplitudes = (2 << num_qubits) + LANES * (num_qubits + 2)
     buffer = np.zeros(2 * amplitudes + LANES, np.float32)
-    return _Scratch(
+    return Scratch(
         buffer=buffer,
         state=(
             np.zeros((3, num_layers * num_qubits + lanes), np.float32),
