@@ -3,8 +3,8 @@
 from actors.evaluator import evaluate
 from cluster.build import make_policy
 from cluster.config import RunConfig
+from cluster.rounds import TestRound
 from cluster.seeding import Stream, derive_seed
-from cluster.session import TestRound
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters, load_parameters
 from qpu_service.interfaces import CircuitSampler

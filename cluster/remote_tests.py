@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from cluster.config import RunConfig
 from cluster.errors import RunFailedError
 from cluster.local_tests import run_test_round
-from cluster.session import TestRound
+from cluster.rounds import TestRound
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.interfaces import CircuitSampler

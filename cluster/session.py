@@ -7,8 +7,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from cluster.checkpoint import Checkpoint, save_checkpoint
 from cluster.config import RunConfig
 from cluster.metrics import MetricsWriter
 from cluster.progress import Progress, Status
+from cluster.rounds import TestRound, TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
 from learner.parameters import VersionedParameters
@@ -28,26 +29,6 @@ from replay.types import ReplayCounts
 
 _log = logging.getLogger(__name__)
 ExtraState = tuple[Mapping[str, Mapping[str, torch.Tensor]], Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class TestRound:
-    """Returns of one test round and the parameters that made them."""
-
-    parameters: VersionedParameters
-    returns: Sequence[float]
-
-
-class TestRunner(Protocol):
-    """Runs test rounds, at once or elsewhere."""
-
-    def request(self, parameters: VersionedParameters) -> None:
-        """Ask for a round with these parameters."""
-        ...
-
-    def collect(self, *, wait: bool = False) -> list[TestRound]:
-        """Rounds finished since the last call; with ``wait``, all that were asked for."""
-        ...
 
 
 class Session:
