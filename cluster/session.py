@@ -75,8 +75,7 @@ class Session:
         self._next_save = self._save_due_after(0)
         self._last_save_s = self._started_s = self._last_log_s = clock()
         self._last_log = (0, 0)
-        self._tested_update = -1
-        self._num_tests_under_way = 0
+        self._tested_update, self._num_tests_under_way = -1, 0
 
     @property
     def env_step(self) -> int:

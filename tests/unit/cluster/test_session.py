@@ -218,7 +218,7 @@ def test_a_round_under_way_when_the_run_stops_is_made_after_resuming(tmp_path):
 
 
 @pytest.mark.parametrize("learning_starts", [20, 900], ids=["learning", "not yet learning"])
-@pytest.mark.parametrize("stop", [0, 4, 6])
+@pytest.mark.parametrize("stop", [0, 1, 4, 6])
 def test_a_resumed_session_goes_on_exactly_as_the_uninterrupted_one(tmp_path, learning_starts, stop):
     config = dataclasses.replace(CONFIG, td3=dataclasses.replace(CONFIG.td3, learning_starts=learning_starts))
     steps = [30, 40, 70, 30, 60, 90, 10]
