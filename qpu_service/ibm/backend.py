@@ -21,7 +21,7 @@ from qpu_service.ibm.jobs import JobRunner, SentJob
 from qpu_service.ibm.trouble import JobTroubleError, Timing
 from qpu_service.ibm.usage import UsageModel, split_into_jobs
 from qpu_service.job_journal import JobJournal, circuit_digests
-from qpu_service.readout import ReadoutErrors, read_errors, reduce_shots
+from qpu_service.readout import ReadoutErrors, read_errors
 from qpu_service.retry import Action, pause_s
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
@@ -38,7 +38,7 @@ class IBMBackend:
         runtime: the device.
         journal: jobs of this and earlier processes.
         budget: what was spent and may be spent.
-        config: execution mode, repeats, deadline.
+        config: execution mode and deadline.
         timing: clock, sleep and random numbers.
         clean_up: called once when the backend is closed.
     """
@@ -80,23 +80,17 @@ class IBMBackend:
             JobFailedError: if a job ended in a way that a repetition would only be paid again.
         """
         started_s = self._timing.clock()
-        asked = circuits
-        if self._config.repeats > 1 and circuits.shots == 1:
-            asked = replace(circuits, shots=self._config.repeats)
-        digests = circuit_digests(asked)
+        digests = circuit_digests(circuits)
         with self._lock:
             if self._is_closed:
                 raise BackendUnavailableError(f"backend {self.name} is closed; make a new one")
             self._runner.reconcile()
             found: dict[str, UInt8[np.ndarray, "S N"]] = {}
             job_ids: list[str] = []
-            self._measure_all(asked, digests, found, job_ids)
-        num_qubits = asked.angles.shape[2]
-        bits = np.stack([found[d] for d in digests]) if digests else np.zeros((0, asked.shots, num_qubits), np.uint8)
-        if asked is not circuits:
-            bits = reduce_shots(bits, "most_probable")[:, None]
+            self._measure_all(circuits, digests, found, job_ids)
+        empty = np.zeros((0, circuits.shots, circuits.angles.shape[2]), np.uint8)
         return MeasurementBatch(
-            bits=bits,
+            bits=np.stack([found[digest] for digest in digests]) if digests else empty,
             request_id=circuits.request_id,
             backend_name=self.name,
             execution_s=self._timing.clock() - started_s,

@@ -29,8 +29,6 @@ class IBMConfig:
     the installed package has it."""
     use_fractional_gates: bool = False
     """Ask for RX with any angle where the device has it: one pulse per rotation instead of two."""
-    repeats: int = 1
-    """Shots behind one bitstring: with more than 1, a request for a single shot gets the most probable bitstring."""
     deadline_s: float = 3_600.0
     """Longest wall-clock time of one request, queue included; then its job is cancelled."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
@@ -45,10 +43,8 @@ class IBMConfig:
         for name, choices in (("mode", get_args(ExecutionMode)), ("sampler", get_args(SamplerGeneration))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.repeats < 1 or self.deadline_s <= 0:
-            raise ValueError(
-                f"repeats must be at least 1 and deadline_s positive, got {self.repeats} and {self.deadline_s}"
-            )
+        if self.deadline_s <= 0:
+            raise ValueError(f"deadline_s must be positive, got {self.deadline_s}")
         if self.repetition_delay_s is not None and self.repetition_delay_s < 0:
             raise ValueError(f"repetition_delay_s must be 0 or more, got {self.repetition_delay_s}")
 
@@ -80,7 +76,6 @@ def config_from_environment(device: str | None, environment: Mapping[str, str] =
             mode=text.get("QPU_MODE") or "job",  # type: ignore[arg-type]  # checked by IBMConfig
             sampler=text.get("QPU_SAMPLER") or "auto",  # type: ignore[arg-type]
             use_fractional_gates=_flag(text, "QPU_FRACTIONAL_GATES"),
-            repeats=int(_number(text, "QPU_REPEATS", 1)),
             deadline_s=_number(text, "QPU_DEADLINE_SECONDS", 3_600.0),
             budget=BudgetLimits(
                 seconds=_optional(text, "QPU_BUDGET_SECONDS"),

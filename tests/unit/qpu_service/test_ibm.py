@@ -85,18 +85,6 @@ def test_seeds_decide_the_bits_and_other_seeds_give_others() -> None:
     assert (backend.run(replace(circuits, seeds=circuit_seeds(9, 3))).bits != first).any(axis=(1, 2)).all()
 
 
-def test_repeats_give_the_most_probable_bitstring() -> None:
-    circuits = random_circuits(6, 3, 3, seed=1)
-    backend = local("ideal_torino", QPU_REPEATS="800")
-    measured = backend.run(circuits)
-    assert measured.bits.shape == (6, 1, 3)
-    exact = exact_probabilities(circuits)
-    chosen = exact[np.arange(6), outcome_index(measured.bits[:, 0])]
-    # 800 shots miss the mode by more than 0.1 with a probability below 1e-4 per circuit.
-    assert (chosen > exact.max(axis=1) - 0.1).all()
-    assert backend.run(replace(circuits, shots=5)).bits.shape == (6, 5, 3)
-
-
 def test_a_journal_of_another_process_is_no_trap_for_a_simulation(tmp_path: Path) -> None:
     circuits = random_circuits(2, 3, 2)
     for _ in range(2):
@@ -205,7 +193,6 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
             "QPU_MODE": "batch",
             "QPU_SAMPLER": "executor",
             "QPU_FRACTIONAL_GATES": "1",
-            "QPU_REPEATS": "100",
             "QPU_DEADLINE_SECONDS": "60",
             "QPU_BUDGET_SECONDS": "12.5",
             "QPU_BUDGET_JOBS": "3",
@@ -218,7 +205,6 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
         mode="batch",
         sampler="executor",
         use_fractional_gates=True,
-        repeats=100,
         deadline_s=60.0,
         budget=BudgetLimits(seconds=12.5, jobs=3),
         journal_dir=tmp_path,
@@ -245,8 +231,7 @@ def test_an_argument_overrides_the_environments_device() -> None:
         ("QPU_FRACTIONAL_GATES", "maybe", "QPU_FRACTIONAL_GATES must be 1 or 0, got 'maybe'"),
         ("QPU_BUDGET_SECONDS", "ten", "QPU_BUDGET_SECONDS must be a number, got 'ten'"),
         ("QPU_BUDGET_SECONDS", "-1", "must be finite and 0 or more, got -1.0"),
-        ("QPU_REPEATS", "0", "repeats must be at least 1"),
-        ("QPU_DEADLINE_SECONDS", "0", "deadline_s positive"),
+        ("QPU_DEADLINE_SECONDS", "0", "deadline_s must be positive"),
         ("QPU_REP_DELAY_SECONDS", "-1", "repetition_delay_s must be 0 or more"),
     ],
 )
