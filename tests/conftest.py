@@ -4,6 +4,10 @@ import os
 
 import hypothesis
 
+# Torch reads this when it is first imported. Small networks gain nothing from threads, and on a busy machine threads
+# that wait for each other make a test a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The networks of the tests are too small to be shared between threads, which would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
