@@ -11,11 +11,14 @@ from cluster.build import learner_device, make_limiter
 from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
+from cluster.ray_address import existing_address
 from cluster.run_directory import create_run_directory
 from cluster.run_loop import run_training
 from learner.blocks import BLOCKS, uses_circuit
 from qpu_service.backends.registry import backend_name_from_environment, make_backend
 from qpu_service.places import worker_places
+from replay.embedded_server import find_server_binary
+from replay.redis_session import RedisSession
 
 _DEFAULT_PRESET = "pendulum"
 
@@ -63,7 +66,7 @@ def check(config: RunConfig) -> None:
     """Refuse a run that cannot work, before anything is written or started.
 
     Raises:
-        ConfigError, ActorError, QPUError, ReplayError: saying what is wrong and what to do.
+        ConfigError, ClusterUnreachableError, ActorError, QPUError, ReplayError: saying what is wrong and what to do.
     """
     if config.run_dir is not None and config.run_dir.exists():
         create_run_directory(config, "")
@@ -72,6 +75,22 @@ def check(config: RunConfig) -> None:
     agent_spec(config.env_id)
     if config.backend is not None:
         _check_backends(config, config.backend)
+    if not config.synchronous:
+        existing_address()
+        _check_replay()
+
+
+def _check_replay() -> None:
+    """The server in REDIS_URL must answer, know us and keep what it is given; else there must be one to start."""
+    url = os.environ.get("REDIS_URL")
+    if not url:
+        find_server_binary()
+        return
+    session = RedisSession(url, deadline_s=0.0)
+    try:
+        session.check_no_eviction()
+    finally:
+        session.close()
 
 
 def _check_backends(config: RunConfig, backends: str) -> None:

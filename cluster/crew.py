@@ -135,4 +135,4 @@ class Crew:
                 "Nothing acknowledged is lost; mend the cause and go on with `hdqnn resume`"
             )
         member.start_at_s = self._clock() + _BACKOFF_S * 2 ** (member.failures - 1)
-        _log.warning("actor %d failed (%s); starting it again", member.actor_id, cause.strip().splitlines()[-1])
+        _log.warning("actor %d failed (%s); starting it again", member.actor_id, cause.strip().split("\n")[-1])

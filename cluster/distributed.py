@@ -25,7 +25,7 @@ from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.qpu_crew import QPUCrew
 from cluster.ray_runtime import RayRuntime, ray_runtime
-from cluster.ray_services import RayParameterSource, RayQPUClient, start_board
+from cluster.ray_services import RayParameterSource, RayQPUClient, publish_parameters, start_board
 from cluster.remote_tests import RemoteTests, TestWorker
 from cluster.rollout_worker import ActorReport, ReplayAddress, RolloutWorker
 from cluster.run_directory import RunDirectory
@@ -99,7 +99,7 @@ def _train(
     crew = Crew(_actor_starter(config, spec, runtime, address, make_sampler, board), config.actors.num_actors)
 
     def publish(parameters: VersionedParameters) -> None:
-        ray.get(board.publish.remote(parameters))
+        publish_parameters(board, parameters)
         replay.announce_policy_version(parameters.version)
 
     session = Session(

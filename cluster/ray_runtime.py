@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ import ray
 from ray._raylet import Config  # type: ignore[attr-defined]
 
 from cluster.errors import ClusterUnreachableError
+from cluster.ray_address import existing_address
 
 _log = logging.getLogger(__name__)
-_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - Ray's own fixed place
 _TOKEN = Path.home() / ".ray" / "auth_token"
-_CONNECT_TIMEOUT_S = 3.0
 _RESOURCE_SHARE = 0.001
 
 
@@ -44,7 +42,7 @@ def ray_runtime() -> Iterator[RayRuntime]:
     Raises:
         ClusterUnreachableError: if RAY_ADDRESS is set and cannot be joined.
     """
-    address = _existing_address()
+    address = existing_address()
     try:
         if address is None:
             # Our processes are counted by us, not by Ray: they wait for each other more than they compute.
@@ -79,19 +77,6 @@ def _describe(*, is_own: bool) -> RayRuntime:
         actor["resources"] = {"hdqnn_actor": _RESOURCE_SHARE}
         qpu["resources"] = service["resources"] = {"hdqnn_service": _RESOURCE_SHARE}
     return RayRuntime(False, ray.util.get_node_ip_address(), actor, qpu, service)
-
-
-def _existing_address() -> str | None:
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        return address
-    try:
-        recorded = _CURRENT_CLUSTER.read_text().strip()
-        host, port = recorded.rsplit(":", 1)
-        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except (OSError, ValueError):
-        return None
-    return recorded
 
 
 def _adopt_token() -> None:

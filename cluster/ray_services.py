@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
+from cluster.errors import RunFailedError
 from learner.parameters import ParameterBoard, VersionedParameters
 from qpu_service.backends.registry import make_backend
 from qpu_service.config import QPUConfig
@@ -122,6 +123,27 @@ class RayParameterSource:
         except (ActorDiedError, ActorUnavailableError):
             return None
         return newest
+
+
+def publish_parameters(board: Any, parameters: VersionedParameters) -> None:
+    """Put a version on the board; one that has died is waited for, because Ray starts it again.
+
+    Raises:
+        RunFailedError: if it stays away.
+    """
+    deadline_s = time.monotonic() + _BOARD_TIMEOUT_S
+    while True:
+        try:
+            ray.get(board.publish.remote(parameters), timeout=_BOARD_TIMEOUT_S)
+        except (ActorDiedError, ActorUnavailableError, GetTimeoutError) as error:
+            if time.monotonic() > deadline_s:
+                raise RunFailedError(
+                    f"the parameter board has not come back within {_BOARD_TIMEOUT_S:.0f} s: {error}. "
+                    "Go on with `hdqnn resume`"
+                ) from error
+            time.sleep(_RETRY_PAUSE_S)
+        else:
+            return
 
 
 def start_board(options: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.config import RunConfig
 from cluster.errors import RunFailedError
@@ -61,6 +61,7 @@ class RemoteTests:
 
         Raises:
             RunFailedError: if the worker dies again and again.
+            ActorError, QPUError: what ended a round.
         """
         rounds = []
         while self._under_way:
@@ -72,6 +73,8 @@ class RemoteTests:
             except RayActorError as error:
                 self._start_again(error)
                 continue
+            except RayTaskError as error:
+                raise error.cause from error
             self._under_way.pop(0)
             self._failures = 0
         return rounds
