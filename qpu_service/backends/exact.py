@@ -4,8 +4,8 @@ Here every qubit is needed until the end, so none of the shortcuts of program.py
 """
 
 import numpy as np
-from numba import njit
 
+from qpu_service.backends.jit import entry_kernel, kernel
 from qpu_service.backends.lanes import LANES, get
 from qpu_service.backends.maps import gate_matrix, square
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, clear, grow, weigh
@@ -14,10 +14,8 @@ from qpu_service.backends.rotations import merge_rotations, rotation_columns
 _BASE = np.int64(0)
 """Where the register begins; a number with a type, so that Numba compiles no second version for a literal."""
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
-
-@njit(**_JIT)
+@kernel()
 def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-untyped-def]
     """State before the last rotations of the qubits that have a CZ; the others' only rotations are in it.
 
@@ -50,7 +48,7 @@ def _evolve(angles, pairs, circuit, scratch, first_gate):  # type: ignore[no-unt
     return width, count
 
 
-@njit(**_JIT)
+@entry_kernel
 def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, table):  # type: ignore[no-untyped-def]
     """Outcome probabilities of circuits start..stop-1; float32 (B, 2^N) out, qubit q is bit q of the index."""
     gates, state = scratch[2], scratch[3]
@@ -71,7 +69,7 @@ def tabulate_probabilities(angles, pairs, scratch, first_gate, start, stop, tabl
             table[c, i] *= scale
 
 
-@njit(**_JIT)
+@entry_kernel
 def average_bits(angles, pairs, scratch, first_gate, start, stop, means):  # type: ignore[no-untyped-def]
     """P(bit = 1) of every qubit of circuits start..stop-1; float32 (B, N) out."""
     gates, state = scratch[2], scratch[3]

@@ -4,27 +4,25 @@ Order: Re m00, Im m00, Re m01, Im m01, Re m10, Im m10, Re m11, Im m11.
 """
 
 import numpy as np
-from numba import njit
 
 from qpu_service.backends import program as steps
+from qpu_service.backends.jit import kernel
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
-
-@njit(**_JIT)
+@kernel()
 def square(re, im):  # type: ignore[no-untyped-def]
     """|z|²."""
     return re * re + im * im
 
 
-@njit(**_JIT)
+@kernel()
 def gate_matrix(gates, index):  # type: ignore[no-untyped-def]
     """[[a, -b*], [b, a*]] of a row of merged rotations."""
     ar, ai, br, bi = gates[index, 0], gates[index, 1], gates[index, 2], gates[index, 3]
     return ar, ai, -br, bi, br, bi, ar, -ai
 
 
-@njit(**_JIT)
+@kernel()
 def multiply(m, n):  # type: ignore[no-untyped-def]
     """Matrix product m·n."""
     return (
@@ -39,7 +37,7 @@ def multiply(m, n):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(**_JIT)
+@kernel()
 def leaf_matrix(before, after):  # type: ignore[no-untyped-def]
     """What measuring a fresh qubit behind its only CZ multiplies its partner by.
 
@@ -63,7 +61,7 @@ def leaf_matrix(before, after):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def measurement_matrices(kind, gate_p, gate_k, after):  # type: ignore[no-untyped-def]
     """What the outcome of a LEAF's or HANDOVER's measurement depends on.
 
@@ -83,7 +81,7 @@ def measurement_matrices(kind, gate_p, gate_k, after):  # type: ignore[no-untype
     return multiply(after, gate_k), multiply(flipped, gate_k)
 
 
-@njit(**_JIT)
+@kernel()
 def measured_map(kind, outcome, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
     """What a step does to its position when its measurement gave ``outcome``; not normalised.
 

@@ -9,8 +9,7 @@ What is sampled is still exactly the circuit's distribution, yet random circuits
 qubits at most in the mean, those of 20 qubits and 20 layers five. Must never touch a state.
 """
 
-from numba import njit
-
+from qpu_service.backends.jit import kernel
 from qpu_service.backends.register import LANE_BITS
 
 ENTANGLE, LEAF, HANDOVER, MEASURE = range(4)
@@ -31,10 +30,8 @@ _HEAD, LAST, _POSITION, _OWNER, _NEXT_A, _NEXT_B, _FILL, _READY = range(8)
 _NUM_PRIORITIES = 5
 NUM_SCRATCH_ROWS = _READY + _NUM_PRIORITIES
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
-
-@njit(**_JIT)
+@kernel()
 def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore[no-untyped-def]
     """Write the program of one circuit.
 
@@ -87,7 +84,7 @@ def plan(entanglers, count, num_qubits, scratch, program, ends):  # type: ignore
     return part
 
 
-@njit(**_JIT)
+@kernel()
 def _choose_kind(e, p, k, scratch):  # type: ignore[no-untyped-def]
     if scratch[_POSITION, p] < 0:
         if scratch[LAST, p] == e:
@@ -97,14 +94,14 @@ def _choose_kind(e, p, k, scratch):  # type: ignore[no-untyped-def]
     return ENTANGLE
 
 
-@njit(**_JIT)
+@kernel()
 def _plan_measurement(qubit, gate, width, scratch, program, step):  # type: ignore[no-untyped-def]
     program[step, KIND], program[step, WIDTH] = MEASURE, width
     program[step, QUBIT_A], program[step, POSITION_A] = qubit, scratch[_POSITION, qubit]
     program[step, GATE_A], program[step, ENTERS_B] = gate, False
 
 
-@njit(**_JIT)
+@kernel()
 def _link(entanglers, count, num_qubits, scratch):  # type: ignore[no-untyped-def]
     """Chain each qubit's entanglers in time order and file those that may act first."""
     for q in range(num_qubits):
@@ -125,7 +122,7 @@ def _link(entanglers, count, num_qubits, scratch):  # type: ignore[no-untyped-de
             _file_ready(e, entanglers, scratch)
 
 
-@njit(**_JIT)
+@kernel()
 def _file_ready(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     """File a CZ whose predecessors have acted under the number of qubits by which it widens the register, plus 2.
 
@@ -144,7 +141,7 @@ def _file_ready(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     scratch[_FILL, priority] = fill + 1
 
 
-@njit(**_JIT)
+@kernel()
 def _take_ready(scratch):  # type: ignore[no-untyped-def]
     """Newest CZ of the lowest priority: stays with the qubits that are already in the register."""
     priority = 0
@@ -154,7 +151,7 @@ def _take_ready(scratch):  # type: ignore[no-untyped-def]
     return scratch[_READY + priority, scratch[_FILL, priority]]
 
 
-@njit(**_JIT)
+@kernel()
 def _advance(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     """Step past a CZ and file those that it held up."""
     p, k = entanglers[e, 0], entanglers[e, 1]
@@ -169,7 +166,7 @@ def _advance(e, entanglers, scratch):  # type: ignore[no-untyped-def]
             _file_ready(following, entanglers, scratch)
 
 
-@njit(**_JIT)
+@kernel()
 def _is_swapped(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     """Whether the second qubit has to be p: the fresh one of the two, or the one that ends where both are fresh."""
     first, second = entanglers[e, 0], entanglers[e, 1]
@@ -180,7 +177,7 @@ def _is_swapped(e, entanglers, scratch):  # type: ignore[no-untyped-def]
     return scratch[LAST, first] != e and scratch[LAST, second] == e
 
 
-@njit(**_JIT)
+@kernel()
 def _enter(qubit, width, scratch):  # type: ignore[no-untyped-def]
     """Give a qubit the lowest free position; returns the width that the register then has."""
     place = 0
@@ -190,7 +187,7 @@ def _enter(qubit, width, scratch):  # type: ignore[no-untyped-def]
     return max(width, place + 1)
 
 
-@njit(**_JIT)
+@kernel()
 def _leave(qubit, width, scratch):  # type: ignore[no-untyped-def]
     """Free a qubit's position; in a register wider than one vector the highest qubit moves there."""
     place = scratch[_POSITION, qubit]

@@ -10,16 +10,14 @@ Must never decide anything: what comes next is in the program (program.py), outc
 """
 
 import numpy as np
-from numba import njit
 
+from qpu_service.backends.jit import kernel
 from qpu_service.backends.lanes import LANES, choose, load, splat, store, swap, total
 
 LANE_BITS = 4
 """Positions inside one vector."""
 _STEP = 2 * LANES
 """From one vector's real parts to the next one's."""
-
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def _sign_table() -> np.ndarray:
@@ -39,14 +37,14 @@ _SIGNS = _sign_table()
 _FIRST = np.array([1.0] + [0.0] * (LANES - 1), dtype=np.float32)
 
 
-@njit(**_JIT)
+@kernel()
 def clear(state):  # type: ignore[no-untyped-def]
     """Empty register at the beginning of the memory: every position holds |0>."""
     store(state, 0, load(_FIRST, 0))
     store(state, LANES, splat(np.float32(0.0)))
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def _apply_in_lanes(half, state, source, target, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
@@ -58,7 +56,7 @@ def _apply_in_lanes(half, state, source, target, size, m):  # type: ignore[no-un
         store(state, i + shift + LANES, same_re * y + same_im * x + other_re * v + other_im * u)
 
 
-@njit(**_JIT)
+@kernel()
 def apply(state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Multiply the qubit at ``position`` by m."""
     size = 2 << width
@@ -88,7 +86,7 @@ def apply(state, source, target, width, position, m):  # type: ignore[no-untyped
                 store(state, i + shift + half + LANES, cr * y + ci * x + dr * v + di * u)
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def _weigh_in_lanes(half, state, source, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[6])), choose(half, splat(m[1]), splat(m[7]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[4])), choose(half, splat(m[3]), splat(m[5]))
@@ -103,7 +101,7 @@ def _weigh_in_lanes(half, state, source, size, m):  # type: ignore[no-untyped-de
     return total(choose(half, weight, zero)), total(choose(half, zero, weight))
 
 
-@njit(**_JIT)
+@kernel()
 def weigh(state, source, width, position, m):  # type: ignore[no-untyped-def]
     """Squared norms of the halves with bit 0 and bit 1 that ``apply`` would give; changes nothing."""
     size = 2 << width
@@ -129,7 +127,7 @@ def weigh(state, source, width, position, m):  # type: ignore[no-untyped-def]
     return total(zero), total(one)
 
 
-@njit(**_JIT)
+@kernel()
 def apply_cz(state, source, width, first, second):  # type: ignore[no-untyped-def]
     """Flip the sign where both bits are 1."""
     low, high = min(first, second), max(first, second)
@@ -151,7 +149,7 @@ def apply_cz(state, source, width, first, second):  # type: ignore[no-untyped-de
                     store(state, i + LANES, load(state, i + LANES) * signs)
 
 
-@njit(**_JIT)
+@kernel()
 def grow(state, source, target, width, m):  # type: ignore[no-untyped-def]
     """Add a qubit in state (m00, m10) as the highest bit of a register that has no free position."""
     size, shift = 2 << width, target - source
@@ -164,7 +162,7 @@ def grow(state, source, target, width, m):  # type: ignore[no-untyped-def]
         store(state, i + shift + LANES, ar * y + ai * x)
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def _shrink_in_lanes(half, state, source, target, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[2])), choose(half, splat(m[1]), splat(m[3]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[0])), choose(half, splat(m[3]), splat(m[1]))
@@ -179,7 +177,7 @@ def _shrink_in_lanes(half, state, source, target, size, m):  # type: ignore[no-u
         store(state, i + shift + LANES, same_re * b + same_im * a + other_re * d + other_im * c)
 
 
-@njit(**_JIT)
+@kernel()
 def shrink(state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Contract the qubit at ``position`` with the row (m00, m01); the highest qubit takes its position."""
     size = 1 << width

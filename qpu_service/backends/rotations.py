@@ -11,17 +11,18 @@ a = cos(θ/2) and b = -i·exp(iφ)·sin(θ/2).
 import math
 
 import numpy as np
-from numba import njit
 
+from qpu_service.backends.jit import kernel
 from qpu_service.backends.lanes import LANES, get, load, put, splat, store
+
+_FAST = {"contract", "nsz"}
+"""Fused multiply-add, and signs of zero that do not matter; nothing may be reordered."""
 
 _REDUCIBLE_RAD = 1.0e7
 """Up to here one float64 multiplication finds the quadrant with an error below float32's resolution."""
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
-
-@njit(inline="always", **_JIT)
+@kernel(inline="always", fastmath=_FAST)
 def _sine_cosine(angle):  # type: ignore[no-untyped-def]
     """Branch-free float32 sine and cosine (Cephes' polynomials on ±π/4), so that a loop over angles vectorises."""
     quarter_turns = math.floor(np.float64(angle) * 0.6366197723675814 + 0.5)
@@ -44,7 +45,7 @@ def _sine_cosine(angle):  # type: ignore[no-untyped-def]
     return s, c
 
 
-@njit(**_JIT)
+@kernel(fastmath=_FAST)
 def rotation_columns(angles, circuit, columns):  # type: ignore[no-untyped-def]
     """Write Re a, Re b and Im b (Im a is zero) of one circuit's rotations.
 
@@ -73,7 +74,7 @@ def rotation_columns(angles, circuit, columns):  # type: ignore[no-untyped-def]
         put(columns, i + 2 * stride, -s * c_phi)
 
 
-@njit(**_JIT)
+@kernel(fastmath=_FAST)
 def merge_rotations(pairs, circuit, num_qubits, columns, running, gates, entanglers):  # type: ignore[no-untyped-def]
     """Multiply each qubit's rotations between two entanglers.
 
@@ -121,7 +122,7 @@ def merge_rotations(pairs, circuit, num_qubits, columns, running, gates, entangl
     return count
 
 
-@njit(**_JIT)
+@kernel(fastmath=_FAST)
 def _move_gate(running, num_lanes, qubit, gates, index):  # type: ignore[no-untyped-def]
     """Write out a qubit's product and start a new one."""
     for part in range(4):

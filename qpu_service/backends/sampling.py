@@ -5,9 +5,9 @@ group after the other. Every number drawn depends on (circuit seed, shot, qubit)
 """
 
 import numpy as np
-from numba import njit
 
 from qpu_service.backends import program as steps
+from qpu_service.backends.jit import entry_kernel, kernel
 from qpu_service.backends.maps import gate_matrix, measured_map, measurement_matrices, square
 from qpu_service.backends.register import LANE_BITS, apply, apply_cz, clear, grow, shrink, weigh
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
@@ -16,10 +16,8 @@ from qpu_service.backends.rotations import merge_rotations, rotation_columns
 _ZERO = np.int64(0)
 _STAYS = np.bool_(False)
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
-
-@njit(**_JIT)
+@entry_kernel
 def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: ignore[no-untyped-def]
     """Measure circuits start..stop-1 of a batch; uint8 (B, S, N) out."""
     columns, running, gates, state, entanglers, planning, program, ends, frames, order = scratch
@@ -41,7 +39,7 @@ def sample_circuits(angles, pairs, seeds, scratch, start, stop, bits):  # type: 
                 _draw(seeds[c], c, q, square(m[0], m[1]), square(m[4], m[5]), order, _ZERO, shots, bits)
 
 
-@njit(**_JIT)
+@kernel()
 def _run_part(seed, circuit, gates, final, program, first, last, state, shots, order, frames, bits):  # type: ignore[no-untyped-def]
     """Run steps first..last-1, which begin with an empty register, for every shot.
 
@@ -86,7 +84,7 @@ def _run_part(seed, circuit, gates, final, program, first, last, state, shots, o
             high = middle
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, flipped):  # type: ignore[no-untyped-def]
     """Weights of the outcomes 0 and 1 of a step's measurement."""
     is_handover, is_leaf = kind == steps.HANDOVER, kind == steps.LEAF
@@ -107,7 +105,7 @@ def _weights(kind, enters, state, base, width, position, gate_p, gate_k, mix, fl
     return zero, one
 
 
-@njit(inline="always", **_JIT)
+@kernel(inline="always")
 def _entangle(gates, program, step, state, base, width):  # type: ignore[no-untyped-def]
     """Apply or enter both qubits' rotations, then the CZ."""
     for side in range(1, -1, -1):
@@ -118,7 +116,7 @@ def _entangle(gates, program, step, state, base, width):  # type: ignore[no-unty
     apply_cz(state, base, width, program[step, steps.POSITION_A], program[step, steps.POSITION_B])
 
 
-@njit(**_JIT)
+@kernel()
 def _write(is_leaving, state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Map a register; a position beyond its width enters, a leaving one gives its place to the highest."""
     if position >= width:
@@ -129,7 +127,7 @@ def _write(is_leaving, state, source, target, width, position, m):  # type: igno
         apply(state, source, target, width, position, m)
 
 
-@njit(**_JIT)
+@kernel()
 def _draw(seed, circuit, qubit, zero, one, order, low, high, bits):  # type: ignore[no-untyped-def]
     """Measure one qubit in shots order[low:high] with weights of 0 and 1; moves shots with 0 to the front.
 
@@ -149,7 +147,7 @@ def _draw(seed, circuit, qubit, zero, one, order, low, high, bits):  # type: ign
     return middle
 
 
-@njit(**_JIT)
+@kernel()
 def _uniform(seed, shot, qubit):  # type: ignore[no-untyped-def]
     """Uniform number in [0, 1) that depends on its arguments alone: SplitMix64, 53 bits."""
     z = (seed ^ np.uint64(0x6A09E667F3BCC909)) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,0 +1,27 @@
+"""The kernels' cache on disk."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from qpu_service.backends import jit
+
+
+def test_every_kernel_file_is_in_the_digest() -> None:
+    # A file left out would leave its old machine code running after a change.
+    folder = Path(jit.__file__).parent
+    marks = re.compile(r"^@(kernel|entry_kernel|intrinsic)", re.MULTILINE)
+    users = {path.stem for path in folder.glob("*.py") if marks.search(path.read_text())}
+    assert users | {"jit"} == set(jit._KERNEL_FILES)
+
+
+def test_a_changed_kernel_file_changes_the_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = Path(jit.__file__).parent
+    for name in jit._KERNEL_FILES:
+        (tmp_path / f"{name}.py").write_bytes((folder / f"{name}.py").read_bytes())
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+    before = jit._digest()
+    with (tmp_path / "register.py").open("a") as source:
+        source.write("# changed")
+    assert jit._digest() != before
