@@ -6,6 +6,7 @@ actions since: that is how a synchronous run resumes bit for bit, whatever the s
 Axis legend: E environments, O observation, A action.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import gymnasium
@@ -26,7 +27,10 @@ def make_environment(env_id: str) -> gymnasium.Env[np.ndarray, np.ndarray]:
         UnsupportedEnvironmentError: if Gymnasium does not know the id or a package is missing.
     """
     try:
-        return gymnasium.make(env_id)
+        # Each environment would advise every process to take the next version, whose scores no paper compares with.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*out of date.*", category=DeprecationWarning)
+            return gymnasium.make(env_id)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironmentError(
             f"cannot make environment {env_id!r}: {error}. Expected a Gymnasium id such as Pendulum-v1 or "
