@@ -140,7 +140,8 @@ def read_config(path: Path) -> RunConfig:
     try:
         plain = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read the run's configuration {path}: {reason}; bring back what it was") from error
     return from_dict(plain)
 
 

@@ -67,6 +67,9 @@ def load_parameters(policy: PolicyNetwork, parameters: VersionedParameters) -> N
         for name, tensor in own.items():
             array = parameters.arrays[name]
             if array.shape != tuple(tensor.shape):
-                raise StateMismatchError(f"published {name} has shape {array.shape}, expected {tuple(tensor.shape)}")
+                raise StateMismatchError(
+                    f"published {name} has shape {array.shape}, expected {tuple(tensor.shape)}; "
+                    "were they made for another environment or configuration?"
+                )
             # torch.tensor copies: arrays that came through shared memory are read-only.
             tensor.copy_(torch.tensor(array))
