@@ -1,11 +1,12 @@
 """The paper's circuits in a device's own gates, put together from pieces instead of transpiled one by one.
 
-Rotations between two CZs merge into one gate, written RZ·SX·RZ·SX·RZ (or RZ·RX·RZ where the device has fractional
-gates) with numeric angles. A CZ between any two qubits is a fragment: a ladder of CNOTs along the cheapest path,
-4·(d - 1) two-qubit gates for d edges, that leaves every other qubit as it was. Each fragment is transpiled once; after
-that no transpiler runs. Exact up to a global phase; distributions are those of the transpiled circuit.
+Circuits live in one region of the device, and each is placed in it on its own (placement.py). Rotations between two
+CZs merge into one gate, written RZ·SX·RZ·SX·RZ (or RZ·RX·RZ where the device has fractional gates) with numeric angles.
+A CZ between any two places is a fragment: a ladder of CNOTs along the cheapest path, 4·(d - 1) two-qubit gates for d
+edges, that leaves every other qubit as it was. Each fragment is transpiled once; after that no transpiler runs. Exact
+up to a global phase; distributions are those of the transpiled circuit.
 
-Axis legend: B batch, M layers, N qubits.
+Axis legend: B batch, M layers, N qubits, K places.
 """
 
 import math
@@ -22,6 +23,7 @@ from qiskit.circuit.library import Measure, RXGate, RZGate, SXGate
 from qpu_service.backends.merged_circuits import merged_angles
 from qpu_service.errors import BackendUnavailableError
 from qpu_service.layout import Region, choose_region
+from qpu_service.placement import make_starts, place_circuits
 from qpu_service.types import CircuitBatch
 
 MEASURED_REGISTER = "meas"
@@ -29,17 +31,19 @@ MEASURED_REGISTER = "meas"
 
 CONTROL_INSTRUCTIONS = {"rz": 1, "rx": 2, "sx": 2, "x": 2, "cx": 5, "cz": 5, "ecr": 5, "rzz": 5, "measure": 10, "id": 1}
 """Control-system instructions that IBM's validation counts per gate (guide "Job limits"; rx, rzz and id are ours)."""
+_SPARE_PLACES = 4
+"""Places of the region beyond a circuit's qubits: room to leave out what reads or entangles worst."""
 _START_INSTRUCTIONS = 50 + 17
 """The same for the initialisation and reset before each circuit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A CZ between two circuit qubits in native gates on physical qubits."""
+    """A CZ between two places in native gates on physical qubits."""
 
     instructions: tuple[Any, ...]
-    load: Int64[np.ndarray, "N"]
-    """Control-system instructions on each qubit of the region."""
+    load: Int64[np.ndarray, "K"]
+    """Control-system instructions at each place."""
     duration_s: float
     """Upper bound: its gates one after the other."""
 
@@ -65,29 +69,44 @@ class CircuitAssembler:
             )
         self.transpiler_calls = 0
         self._target = target
-        self.region: Region = choose_region(target, num_qubits)
+        self.region: Region = choose_region(target, num_qubits, _SPARE_PLACES)
+        num_places = len(self.region.qubits)
+        self._starts = make_starts(num_places)
         self._register = QuantumRegister(target.num_qubits, "q")
         self._bits = ClassicalRegister(num_qubits, MEASURED_REGISTER)
         self._wires = [self._register[physical] for physical in self.region.qubits]
         self._sx = [CircuitInstruction(SXGate(), (wire,)) for wire in self._wires]
-        self._measure = [
-            CircuitInstruction(Measure(), (wire,), (bit,)) for wire, bit in zip(self._wires, self._bits, strict=True)
-        ]
+        self._measure = [[CircuitInstruction(Measure(), (wire,), (bit,)) for wire in self._wires] for bit in self._bits]
         self._fragments: dict[tuple[int, int], Fragment] = {}
-        self._load_table = np.zeros((num_qubits, num_qubits, num_qubits), np.int64)
-        self._duration_table = np.zeros((num_qubits, num_qubits))
-        self._size_table = np.zeros((num_qubits, num_qubits), np.int64)
+        self._load_table = np.zeros((num_places, num_places, num_places), np.int64)
+        self._duration_table = np.zeros((num_places, num_places))
+        self._size_table = np.zeros((num_places, num_places), np.int64)
         self._passes: Any | None = None
+
+    def places(self, circuits: CircuitBatch) -> Int64[np.ndarray, "B N"]:
+        """Place of every qubit in the region; depends on each circuit's pairs alone."""
+        return place_circuits(
+            circuits.entangler_pairs,
+            circuits.angles.shape[2],
+            self.region.entangler_cost,
+            self.region.readout_cost,
+            self._starts,
+        )
 
     def assemble(self, circuits: CircuitBatch) -> list[Any]:
         """Build one QuantumCircuit per row, on physical qubits; classical bit q holds qubit q."""
         angles = merged_angles(circuits)
         shift = np.array([0.0, math.pi / 2, -math.pi / 2]) if self._has_rx else np.array([math.pi, math.pi, 0.0])
-        rows = zip((angles + shift).tolist(), circuits.entangler_pairs.tolist(), strict=True)
-        return [self._assemble_row(gates, pairs) for gates, pairs in rows]
+        rows = zip(
+            (angles + shift).tolist(),
+            circuits.entangler_pairs.tolist(),
+            self.places(circuits).tolist(),
+            strict=True,
+        )
+        return [self._assemble_row(gates, pairs, places) for gates, pairs, places in rows]
 
     def fragment(self, first: int, second: int) -> Fragment:
-        """The CZ between two circuit qubits; transpiled the first time it is asked for."""
+        """The CZ between two places; transpiled the first time it is asked for."""
         pair = (first, second) if first < second else (second, first)
         if pair not in self._fragments:
             made = self._transpile(self.region.paths[pair])
@@ -98,14 +117,12 @@ class CircuitAssembler:
                 self._size_table[order] = len(made.instructions)
         return self._fragments[pair]
 
-    def loads(self, circuits: CircuitBatch) -> Int64[np.ndarray, "B N"]:
-        """Control-system instructions of each circuit on each qubit, an upper bound."""
-        num_layers = circuits.angles.shape[1]
-        rotations = (4 if self._has_rx else 7) * (num_layers + 1)
-        self._prepare(circuits)
-        pairs = circuits.entangler_pairs[:, :-1]
-        entanglers = self._load_table[pairs[..., 0], pairs[..., 1]].sum(axis=1)
-        loads: Int64[np.ndarray, "B N"] = entanglers + (
+    def loads(self, circuits: CircuitBatch) -> Int64[np.ndarray, "B K"]:
+        """Control-system instructions of each circuit at each place, an upper bound."""
+        rotations = (4 if self._has_rx else 7) * circuits.angles.shape[1]
+        first, second = self._entangled_places(circuits)
+        entanglers = self._load_table[first, second].sum(axis=1)
+        loads: Int64[np.ndarray, "B K"] = entanglers + (
             _START_INSTRUCTIONS + CONTROL_INSTRUCTIONS["measure"] + rotations
         )
         return loads
@@ -113,10 +130,9 @@ class CircuitAssembler:
     def sizes(self, circuits: CircuitBatch) -> Int64[np.ndarray, "B"]:
         """Instructions of each circuit, an upper bound."""
         num_qubits = circuits.angles.shape[2]
-        self._prepare(circuits)
-        pairs = circuits.entangler_pairs[:, :-1]
-        entanglers = self._size_table[pairs[..., 0], pairs[..., 1]].sum(axis=1)
-        rotations = 2 * (pairs[..., 0] != pairs[..., 1]).sum(axis=1) + num_qubits
+        first, second = self._entangled_places(circuits)
+        entanglers = self._size_table[first, second].sum(axis=1)
+        rotations = 2 * (first != second).sum(axis=1) + num_qubits
         sizes: Int64[np.ndarray, "B"] = entanglers + (3 if self._has_rx else 5) * rotations + num_qubits  # noqa: UP037
         return sizes
 
@@ -124,51 +140,54 @@ class CircuitAssembler:
         """Length of each circuit on the device in seconds, an upper bound: layers one after the other."""
         rotation = 2 * self._duration("rx" if self._has_rx else "sx", (self.region.qubits[0],))
         measure = max(self._duration("measure", (qubit,)) for qubit in self.region.qubits)
-        self._prepare(circuits)
-        pairs = circuits.entangler_pairs[:, :-1]
-        entanglers = self._duration_table[pairs[..., 0], pairs[..., 1]].sum(axis=1)
+        first, second = self._entangled_places(circuits)
+        entanglers = self._duration_table[first, second].sum(axis=1)
         lengths: Float64[np.ndarray, "B"] = entanglers + rotation * circuits.angles.shape[1] + measure  # noqa: UP037
         return lengths
 
-    def _prepare(self, circuits: CircuitBatch) -> None:
-        """Transpile the fragments that these circuits need."""
-        pairs = circuits.entangler_pairs[:, :-1].reshape(-1, 2)
-        for first, second in np.unique(np.sort(pairs, axis=1), axis=0).tolist():
-            if first != second:
-                self.fragment(first, second)
+    def _entangled_places(self, circuits: CircuitBatch) -> tuple[Int64[np.ndarray, "B M"], Int64[np.ndarray, "B M"]]:
+        """Places of every CZ that is built, equal ones meaning none; their fragments exist afterwards."""
+        places = self.places(circuits)
+        pairs = circuits.entangler_pairs[:, :-1].astype(np.int64)
+        first = np.take_along_axis(places, pairs[..., 0], axis=1)
+        second = np.take_along_axis(places, pairs[..., 1], axis=1)
+        for a, b in np.unique(np.sort(np.stack([first, second], axis=-1).reshape(-1, 2), axis=1), axis=0).tolist():
+            if a != b:
+                self.fragment(a, b)
+        return first, second
 
-    def _assemble_row(self, gates: list[list[list[float]]], pairs: list[list[int]]) -> Any:
+    def _assemble_row(self, gates: list[list[list[float]]], pairs: list[list[int]], places: list[int]) -> Any:
         circuit = QuantumCircuit(self._register, self._bits)
         append = circuit._append
-        untouched = [True] * len(self._wires)
+        untouched = [True] * len(places)
         for (first, second), before in zip(pairs[:-1], gates[:-1], strict=True):
             if first == second:
                 continue
-            self._rotate(append, first, before[0], skip_first=untouched[first])
-            self._rotate(append, second, before[1], skip_first=untouched[second])
+            self._rotate(append, places[first], before[0], skip_first=untouched[first])
+            self._rotate(append, places[second], before[1], skip_first=untouched[second])
             untouched[first] = untouched[second] = False
-            for instruction in self.fragment(first, second).instructions:
+            for instruction in self.fragment(places[first], places[second]).instructions:
                 append(instruction)
-        for qubit, angles in enumerate(gates[-1][: len(self._wires)]):
-            self._rotate(append, qubit, angles, skip_first=untouched[qubit], skip_last=True)
-        for instruction in self._measure:
-            append(instruction)
+        for qubit, place in enumerate(places):
+            self._rotate(append, place, gates[-1][qubit], skip_first=untouched[qubit], skip_last=True)
+        for qubit, place in enumerate(places):
+            append(self._measure[qubit][place])
         return circuit
 
     def _rotate(
-        self, append: Any, qubit: int, angles: list[float], *, skip_first: bool, skip_last: bool = False
+        self, append: Any, place: int, angles: list[float], *, skip_first: bool, skip_last: bool = False
     ) -> None:
-        """U(θ, φ, λ) on one qubit; an RZ on |0⟩ or before a measurement changes nothing and is left out."""
+        """U(θ, φ, λ) at one place; an RZ on |0⟩ or before a measurement changes nothing and is left out."""
         theta, phi, lam = angles
-        wire = (self._wires[qubit],)
+        wire = (self._wires[place],)
         if not skip_first:
             append(CircuitInstruction(RZGate(lam), wire))
         if self._has_rx:
             append(CircuitInstruction(RXGate(theta), wire))
         else:
-            append(self._sx[qubit])
+            append(self._sx[place])
             append(CircuitInstruction(RZGate(theta), wire))
-            append(self._sx[qubit])
+            append(self._sx[place])
         if not skip_last:
             append(CircuitInstruction(RZGate(phi), wire))
 

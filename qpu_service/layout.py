@@ -3,13 +3,16 @@
 The circuits entangle any two qubits, so a region is judged by what a CZ between two random members costs along the
 cheapest path inside it, and by its readout, not by its best edge. Must never import Qiskit: a target is only read.
 
-Axis legend: N qubits of the circuit.
+Axis legend: K places of the region.
 """
 
 import math
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
 
 from qpu_service.errors import BackendUnavailableError
 
@@ -19,12 +22,16 @@ _UNKNOWN_ERROR = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected set of physical qubits, in the order of the circuit's own qubits."""
+    """A connected set of physical qubits; its places are numbered from 0."""
 
     qubits: tuple[int, ...]
-    """Physical qubit of each circuit qubit."""
+    """Physical qubit at each place."""
     paths: dict[tuple[int, int], tuple[int, ...]]
-    """Physical qubits from circuit qubit p to k for every p < k, ends included; neighbours are coupled."""
+    """Physical qubits from place a to b for every a < b, ends included; neighbours are coupled."""
+    entangler_cost: Float64[np.ndarray, "K K"]
+    """−log fidelity of a CZ between two places; 0 on the diagonal."""
+    readout_cost: Float64[np.ndarray, "K"]
+    """−log fidelity of a measurement at each place."""
 
 
 def path_cost(edge_costs: list[float]) -> float:
@@ -33,29 +40,30 @@ def path_cost(edge_costs: list[float]) -> float:
     return edge_costs[0] if length == 1 else 4 * (length - 1) / length * sum(edge_costs)
 
 
-def choose_region(target: Any, num_qubits: int) -> Region:
+def choose_region(target: Any, num_qubits: int, spare: int = 0) -> Region:
     """Choose the region with the smallest expected error of a circuit with one CZ and one readout per qubit.
 
     Regions are grown from every qubit of the device by the neighbour that adds least, then compared.
 
     Args:
         target: Qiskit's Target of the device.
-        num_qubits: N.
+        num_qubits: qubits of a circuit.
+        spare: places beyond that, as far as the device has them.
 
     Raises:
-        BackendUnavailableError: if no N working qubits of the device are connected.
+        BackendUnavailableError: if the device has not so many working qubits that are connected.
     """
     readout = _readout_costs(target)
     edges = _edge_costs(target)
-    grown = [_grow(start, readout, edges, num_qubits) for start in sorted(readout)]
-    regions = [region for region in grown if region is not None]
-    if not regions:
-        raise BackendUnavailableError(
-            f"the device has {target.num_qubits} qubits and no connected region of {num_qubits} working ones; "
-            "choose a larger device or smaller circuits"
-        )
-    best = min(regions, key=lambda region: _score(region, readout, edges))
-    return Region(qubits=tuple(best), paths=_paths(best, edges))
+    for size in range(num_qubits + spare, num_qubits - 1, -1):
+        grown = [_grow(start, readout, edges, size) for start in sorted(readout)]
+        regions = [region for region in grown if region is not None]
+        if regions:
+            return _describe(min(regions, key=lambda region: _score(region, readout, edges)), readout, edges)
+    raise BackendUnavailableError(
+        f"the device has {target.num_qubits} qubits and no connected region of {num_qubits} working ones; "
+        "choose a larger device or smaller circuits"
+    )
 
 
 def _grow(start: int, readout: dict[int, float], edges: dict[int, dict[int, float]], size: int) -> list[int] | None:
@@ -77,6 +85,19 @@ def _grow(start: int, readout: dict[int, float], edges: dict[int, dict[int, floa
 def _distances(distance: dict[int, dict[int, float]], neighbours: dict[int, float]) -> dict[int, float]:
     inside = [(cost, distance[q]) for q, cost in neighbours.items() if q in distance]
     return {member: min(cost + known[member] for cost, known in inside) for member in distance}
+
+
+def _describe(region: list[int], readout: dict[int, float], edges: dict[int, dict[int, float]]) -> Region:
+    paths = _paths(region, edges)
+    costs = np.zeros((len(region), len(region)))
+    for (a, b), path in paths.items():
+        costs[a, b] = costs[b, a] = path_cost([edges[x][y] for x, y in pairwise(path)])
+    return Region(
+        qubits=tuple(region),
+        paths=paths,
+        entangler_cost=costs,
+        readout_cost=np.array([readout[qubit] for qubit in region]),
+    )
 
 
 def _score(region: list[int], readout: dict[int, float], edges: dict[int, dict[int, float]]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 from qpu_service.errors import InvalidCircuitError
 
@@ -16,11 +16,11 @@ ReduceBy = Literal["sample", "most_probable", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class ReadoutErrors:
-    """How often each qubit's measurement is wrong."""
+    """How often each qubit's measurement is wrong; circuits may be on different qubits."""
 
-    one_given_zero: Float64[np.ndarray, "N"]
+    one_given_zero: Float64[np.ndarray, "*B N"]
     """P(1 read | 0 prepared)."""
-    zero_given_one: Float64[np.ndarray, "N"]
+    zero_given_one: Float64[np.ndarray, "*B N"]
     """P(0 read | 1 prepared)."""
 
 
@@ -70,12 +70,12 @@ def mitigate_means(means: Float64[np.ndarray, "B N"], errors: ReadoutErrors) -> 
         InvalidCircuitError: if sizes differ, or a readout says nothing about its qubit.
     """
     visible = 1.0 - errors.one_given_zero - errors.zero_given_one
-    if means.shape[-1:] != visible.shape:
+    if visible.shape not in (means.shape, means.shape[-1:]):
         raise InvalidCircuitError(
-            f"means of shape {means.shape} do not belong to readout errors of {len(visible)} qubits"
+            f"means of shape {means.shape} do not belong to readout errors of shape {visible.shape}"
         )
     if (visible <= 0).any():
-        qubit = int(np.argmin(visible))
+        qubit = int(np.unravel_index(np.argmin(visible), visible.shape)[-1])
         raise InvalidCircuitError(
             f"the readout of qubit {qubit} is wrong as often as right and cannot be corrected; choose other qubits"
         )
@@ -83,18 +83,17 @@ def mitigate_means(means: Float64[np.ndarray, "B N"], errors: ReadoutErrors) -> 
     return corrected
 
 
-def read_errors(target: Any, qubits: tuple[int, ...]) -> ReadoutErrors:
+def read_errors(target: Any, qubits: Int64[np.ndarray, "*B N"]) -> ReadoutErrors:
     """Readout errors that a device's target reports: one number per qubit, taken for both directions.
 
     Args:
         target: Qiskit's Target; qubits whose error is not reported count as perfect.
-        qubits: physical qubits, in the circuit's order.
+        qubits: physical qubits.
     """
-    errors = []
-    for qubit in qubits:
-        reported = target["measure"].get((qubit,))
-        errors.append(0.0 if reported is None or reported.error is None else float(reported.error))
-    return ReadoutErrors(np.array(errors), np.array(errors))
+    known = np.zeros(target.num_qubits)
+    for (qubit,), reported in target["measure"].items():
+        known[qubit] = 0.0 if reported is None or reported.error is None else reported.error
+    return ReadoutErrors(known[qubits], known[qubits])
 
 
 def _mode(shots: UInt8[np.ndarray, "S N"]) -> UInt8[np.ndarray, "N"]:

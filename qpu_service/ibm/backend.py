@@ -101,9 +101,10 @@ class IBMBackend:
         """What was spent and is set aside, over all workers."""
         return self._budget.spending()
 
-    def readout_errors(self, num_qubits: int) -> ReadoutErrors:
-        """Readout errors of the qubits that hold circuits of this size, as the device reports them."""
-        return read_errors(self._runtime.target, self._assembler(num_qubits).region.qubits)
+    def readout_errors(self, circuits: CircuitBatch) -> ReadoutErrors:
+        """Readout errors of the physical qubits that hold each qubit of each circuit, as the device reports them."""
+        assembler = self._assembler(circuits.angles.shape[2])
+        return read_errors(self._runtime.target, np.array(assembler.region.qubits)[assembler.places(circuits)])
 
     def close(self) -> None:
         """Close sessions and files; calling it twice is fine. Jobs that run are taken up by the next start."""

@@ -62,7 +62,8 @@ def test_noise_of_a_133_qubit_device_shows_and_is_small() -> None:
         max(law_statistic(bits[row], exact[row])[0] / law_statistic(bits[row], exact[row])[1] for row in range(3)) > 1
     )
     assert distances.max() < 0.15
-    errors = backend.readout_errors(3)
+    errors = backend.readout_errors(circuits)
+    assert errors.one_given_zero.shape == (3, 3)
     assert (errors.one_given_zero > 0).all()
     assert (errors.one_given_zero < 0.05).all()
     backend.close()

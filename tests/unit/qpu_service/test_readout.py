@@ -70,12 +70,22 @@ def test_an_uninformative_readout_cannot_be_corrected() -> None:
 
 
 def test_errors_of_other_qubits_are_refused() -> None:
-    with pytest.raises(InvalidCircuitError, match="readout errors of 3 qubits"):
+    with pytest.raises(InvalidCircuitError, match=r"readout errors of shape \(3,\)"):
         mitigate_means(np.zeros((1, 2)), ReadoutErrors(np.zeros(3), np.zeros(3)))
 
 
 def test_errors_are_read_from_the_device_in_the_circuits_order() -> None:
     target = load_fake_device("fake_manila").target
-    errors = read_errors(target, (3, 0))
+    errors = read_errors(target, np.array([3, 0]))
     assert errors.one_given_zero.tolist() == [target["measure"][(3,)].error, target["measure"][(0,)].error]
     assert (errors.one_given_zero > 0).all()
+
+
+def test_circuits_on_different_qubits_have_their_own_errors() -> None:
+    target = load_fake_device("fake_manila").target
+    errors = read_errors(target, np.array([[0, 1], [2, 3], [1, 0]]))
+    assert errors.zero_given_one.shape == (3, 2)
+    assert errors.zero_given_one[2].tolist() == errors.zero_given_one[0, ::-1].tolist()
+    means = np.full((3, 2), 0.5)
+    assert mitigate_means(means, errors) == pytest.approx(means)  # symmetric errors leave a fair coin fair
+    assert mitigate_means(means + 0.1, errors)[0] != pytest.approx(mitigate_means(means + 0.1, errors)[1], abs=1e-4)
