@@ -52,19 +52,17 @@ def test_a_device_without_noise_follows_qiskits_statevector(device: str, sampler
 
 
 def test_noise_of_a_133_qubit_device_shows_and_is_small() -> None:
-    circuits = random_circuits(3, 3, 4, shots=4000, seed=8)
+    circuits = random_circuits(2, 3, 4, shots=4000)
+    angles = np.zeros_like(circuits.angles)
+    angles[:, 0, :, 0] = np.pi
     backend = local("fake_torino")
-    bits = backend.run(circuits).bits
-    exact = exact_probabilities(circuits)
-    seen = np.stack([np.bincount(outcome_index(row), minlength=8) / 4000 for row in bits])
-    distances = np.abs(seen - exact).sum(axis=1) / 2
-    assert (
-        max(law_statistic(bits[row], exact[row])[0] / law_statistic(bits[row], exact[row])[1] for row in range(3)) > 1
-    )
-    assert distances.max() < 0.15
+    ones = backend.run(replace(circuits, angles=angles)).bits
+    assert (local("ideal_torino").run(replace(circuits, angles=angles)).bits == 1).all()
+    # The best readouts of this device err in 0.5 %: 24,000 bits without 48 errors have a probability below 1e-9.
+    assert 0.002 < 1 - ones.mean() < 0.05
     errors = backend.readout_errors(circuits)
-    assert errors.one_given_zero.shape == (3, 3)
-    assert (errors.one_given_zero > 0).all()
+    assert errors.one_given_zero.shape == (2, 3)
+    assert (errors.one_given_zero > 0.002).all()
     assert (errors.one_given_zero < 0.05).all()
     backend.close()
 
