@@ -1,5 +1,6 @@
 """``hdqnn`` as people run it: a process of its own, in a directory of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -85,11 +86,10 @@ class Command:
         return self
 
     def __exit__(self, *_):
-        for pid in [*descendants(self.process.pid), self.process.pid]:
-            try:
+        # First the one that would start the others again.
+        for pid in [self.process.pid, *descendants(self.process.pid), *replay_servers(self.directory)]:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         self.process.wait()
 
 
@@ -121,6 +121,12 @@ def descendants(pid):
             found.append(child)
             waiting.append(child)
     return found
+
+
+def replay_servers(directory):
+    """Process ids of the replay servers of the runs below a directory; they are nobody's children."""
+    pids = [int(lock.read_text() or 0) for lock in directory.rglob("server.lock")]
+    return [pid for pid in pids if "-server" in process_title(pid)]
 
 
 def process_title(pid):

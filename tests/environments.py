@@ -3,6 +3,8 @@
 They live in an importable module because actors run in processes of their own.
 """
 
+import time
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -41,12 +43,15 @@ class Counting(gymnasium.Env):
 
 
 class Seeded(gymnasium.Env):
-    """Starts at a number drawn from the seed; the reward is what the action did, so returns are easy sums."""
+    """Starts at a number drawn from the seed; the reward is what the action did, so returns are easy sums.
 
-    def __init__(self, num_steps=4):
+    With ``sleep_s`` its pace does not depend on the machine, so that a test has time to break something.
+    """
+
+    def __init__(self, num_steps=4, sleep_s=0.0):
         self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
         self.action_space = spaces.Box(-1, 1, (1,), np.float32)
-        self._num_steps = num_steps
+        self._num_steps, self._sleep_s = num_steps, sleep_s
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -54,6 +59,7 @@ class Seeded(gymnasium.Env):
         return np.array([self._value], np.float32), {}
 
     def step(self, action):
+        time.sleep(self._sleep_s)
         self._value += float(action[0])
         self._steps_left -= 1
         return np.array([self._value], np.float32), float(action[0]) + 1.0, self._steps_left == 0, False, {}
@@ -101,6 +107,7 @@ def _register(name, cls, **kwargs):
 
 _register("Counting", Counting)
 _register("Seeded", Seeded)
+_register("Slow", Seeded, num_steps=20, sleep_s=0.005)
 _register("DiscreteAction", Spaces, observation_space=_box(3), action_space=spaces.Discrete(4))
 _register("DictObservation", Spaces, observation_space=spaces.Dict({"x": _box(3)}), action_space=_box(1))
 _register("UnboundedAction", Spaces, observation_space=_box(3), action_space=_box(1, high=np.inf))
