@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 
 from cluster.checkpoint import Checkpoint
@@ -82,6 +83,7 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
         f"{verb} after {session.env_step:,} steps and {session.learner.update_step:,} updates "
         f"in {format_duration(elapsed_s)}"
     )
+    progress.say(_where_the_time_went(session.newest_values))
     if session.test_returns:
         progress.say(f"last test round: mean return {session.test_returns[-1]:.1f}")
     if run.curve.exists():
@@ -94,6 +96,26 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
     else:
         progress.say(f"go on with:   hdqnn resume {run.path}")
     sys.stdout.flush()
+
+
+def _where_the_time_went(values: Mapping[str, float]) -> str:
+    """The newest row's rates and shares in words."""
+    parts = [
+        f"{values[name]:.{digits}f} {unit}"
+        for name, digits, unit in (
+            ("time/env_steps_per_s", 0, "steps/s"),
+            ("time/updates_per_s", 0, "updates/s"),
+            ("qpu/circuits_per_s", 0, "circuits/s"),
+            ("qpu/request_p50_ms", 2, "ms per QPU request"),
+        )
+        if name in values
+    ]
+    parts += [
+        f"{who} busy {100 * values[name]:.0f} %"
+        for name, who in (("time/learner_busy_share", "learner"), ("time/actor_busy_share", "actors"))
+        if name in values
+    ]
+    return f"time:         {', '.join(parts) or 'the run was too short to measure'}"
 
 
 def with_total_steps(config: RunConfig, total_steps: int | None) -> RunConfig:

@@ -65,6 +65,7 @@ class Session:
         self.counts = ReplayCounts()
         self.newest: VersionedParameters | None = None
         self.test_returns: list[float] = []
+        self.newest_values: dict[str, float] = {}
         self._publish, self._tests, self._metrics, self._progress = publish, tests, metrics, progress
         self._extra_state, self._clock = extra_state, clock
         self._rng = derive_rng(config.seed, Stream.REPLAY_SAMPLING)
@@ -260,6 +261,8 @@ class Session:
         values["time/env_steps_per_s"] = (self.env_step - self._last_log[0]) / elapsed
         values["time/updates_per_s"] = (self.learner.update_step - self._last_log[1]) / elapsed
         values.update(extra)
+        if extra:
+            self.newest_values = dict(values)
         self._metrics.metrics(env_step=self.env_step, update_step=self.learner.update_step, values=values)
         self._last_log, self._last_log_s = (self.env_step, self.learner.update_step), now
 

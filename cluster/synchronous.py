@@ -4,6 +4,7 @@ Everything but times depends on the configuration alone, also across a resume.
 """
 
 import os
+import time
 from collections.abc import Callable
 
 import torch
@@ -81,13 +82,17 @@ def train_synchronous(
         session.start(checkpoint)
         if checkpoint is not None:
             restore_rollout(rollout, checkpoint.tensors["rollout"], checkpoint.scalars["rollout"])
+        started_s, learn_s = time.monotonic(), 0.0
         while not session.is_done and not should_stop():
             rollout.poll()
             for lane in rollout.lanes:
                 rollout.step(lane)
             session.add_episodes(rollout.take_episodes())
+            before_s = time.monotonic()
             session.learn(_ALL_UPDATES)
-            session.tick()
+            now_s = time.monotonic()
+            learn_s += now_s - before_s
+            session.tick(values={"time/learner_busy_share": learn_s / max(now_s - started_s, 1e-9)})
         if session.is_done:
             session.finish()
         else:
