@@ -12,7 +12,7 @@ from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
 from cluster.ray_address import existing_address
-from cluster.run_directory import create_run_directory
+from cluster.run_directory import create_run_directory, lock_run
 from cluster.run_loop import run_training
 from learner.blocks import BLOCKS, uses_circuit
 from qpu_service.backends.registry import backend_name_from_environment, make_backend
@@ -33,7 +33,8 @@ def run(arguments: list[str]) -> int:
     config = parse_config(preset, overrides)
     check(config)
     run_directory = create_run_directory(config, preset)
-    return run_training(config, run_directory, None)
+    with lock_run(run_directory):
+        return run_training(config, run_directory, None)
 
 
 def parse_config(preset: str, overrides: list[str]) -> RunConfig:

@@ -80,7 +80,7 @@ class Crew:
                 try:
                     reports.append(ray.get(call, timeout=_BUDGET_S * 20))
                 except Exception as error:
-                    _log.warning("actor %d did not end cleanly: %s", member.actor_id, error)
+                    _log.warning("actor %d did not end cleanly: %s", member.actor_id, _last_line(error))
                     break
             if member.handle is not None:
                 ray.kill(member.handle)
@@ -100,6 +100,8 @@ class Crew:
                 reports.append(ray.get(call))
             except RayTaskError as error:
                 if isinstance(error.cause, ActorError):
+                    # The call behind this one ends the same way; nobody needs to hear it again.
+                    member.calls.clear()
                     raise error.cause from error
                 self._replace(member, str(error.cause))
                 return reports
@@ -135,4 +137,9 @@ class Crew:
                 "Nothing acknowledged is lost; mend the cause and go on with `hdqnn resume`"
             )
         member.start_at_s = self._clock() + _BACKOFF_S * 2 ** (member.failures - 1)
-        _log.warning("actor %d failed (%s); starting it again", member.actor_id, cause.strip().split("\n")[-1])
+        _log.warning("actor %d failed (%s); starting it again", member.actor_id, _last_line(cause))
+
+
+def _last_line(cause: object) -> str:
+    """What went wrong, without the traceback before it."""
+    return str(cause).strip().split("\n")[-1]

@@ -3,8 +3,11 @@
 runs/<name>/ config.yaml  metrics.jsonl  evaluations.jsonl  curve.png  tensorboard/  checkpoints/  replay/
 """
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +90,28 @@ def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:
     if not run.config.is_file():
         raise ConfigError(f"{path} is not a run directory: it has no config.yaml; `ls runs/` lists the runs made here")
     return run, read_config(run.config)
+
+
+@contextmanager
+def lock_run(run: RunDirectory) -> Iterator[None]:
+    """Keep other processes from training in this directory; the lock dies with this process.
+
+    Raises:
+        ConfigError: if another process trains here.
+    """
+    with (run.path / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"process {lock.read().strip()} is training in {run.path}; expected nobody: wait for its end, or stop "
+                "it with Ctrl-C"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

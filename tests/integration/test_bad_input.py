@@ -124,8 +124,8 @@ def refused(servers, tmp_path_factory):
 
 
 def tree(directory: Path):
-    """Every file of a directory but the captured output, with its content."""
-    paths = [path for path in directory.rglob("*") if not path.name.startswith(("out-", "err-"))]
+    """Every file of a directory but locks and the captured output, with its content."""
+    paths = [path for path in directory.rglob("*") if not path.name.startswith(("out-", "err-", "lock"))]
     return {str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
