@@ -231,12 +231,10 @@ def _cz_along(path: tuple[int, ...], register: Any) -> Any:
     circuit = QuantumCircuit(register)
     *inner, last = path
     carry = _add_first_to_last(inner)
-    for ladder in (carry, carry[::-1]):
-        for control, target in ladder:
+    for _ in range(2 if carry else 1):  # the ladder is its own reverse, so the second one undoes the first
+        for control, target in carry:
             circuit.cx(control, target)
         circuit.cz(inner[-1], last)
-        if not carry:
-            break
     return circuit
 
 

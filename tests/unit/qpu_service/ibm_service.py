@@ -89,6 +89,7 @@ class ScriptedService:
         self.next_messages: list[str] = []
         self.next_charges: list[Any] = []
         self.sessions: list[ScriptedSession] = []
+        self.session_elapsed_s = 0.0
         self._ids = itertools.count(1)
         self.sampler = sampler_of(self)
         self.mode = type("Mode", (ScriptedSession,), {"service": self, "by_id": {}})
@@ -161,7 +162,6 @@ class ScriptedSession:
         self.max_time = max_time
         self.session_id = f"session-{len(self.service.sessions) + 1}"
         self.is_open = True
-        self.elapsed = 0.0
         self.service.sessions.append(self)
         self.by_id[self.session_id] = self
 
@@ -173,7 +173,7 @@ class ScriptedSession:
         return {"accepting_jobs": self.is_open, "backend_name": self.device.name}
 
     def usage(self) -> float:
-        return self.elapsed
+        return self.service.session_elapsed_s
 
     def close(self) -> None:
         self.is_open = False
