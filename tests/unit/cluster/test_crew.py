@@ -1,0 +1,202 @@
+"""Supervision of actors, with a Ray of the test's own that fails when it is told to."""
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.errors import InvalidEnvironmentError
+from cluster.crew import Crew
+from cluster.errors import EXIT_FAILED, RunFailedError
+from qpu_service.errors import BackendFailedError
+
+
+class Handle:
+    """An actor: remembers how often it was ordered; the test answers its calls."""
+
+    def __init__(self, actor_id):
+        self.actor_id = actor_id
+        self.calls = []
+        self.is_killed = False
+        self.advance = self
+
+    def remote(self, budget_s):
+        assert 0 < budget_s <= 1
+        self.calls.append(Call())
+        return self.calls[-1]
+
+    def answer(self, answer):
+        next(call for call in self.calls if call.answer is None).answer = answer
+
+    def fail(self, error):
+        """Every call that is not answered yet fails, as Ray does it."""
+        for call in self.calls:
+            if call.answer is None:
+                call.answer = error
+
+    @property
+    def under_way(self):
+        return sum(call.answer is None for call in self.calls)
+
+
+class Call:
+    answer = None
+
+
+class FakeRay:
+    """The three functions of Ray that the crew uses."""
+
+    def wait(self, calls, *, num_returns, timeout):
+        assert timeout == 0
+        assert num_returns == len(calls)
+        return [c for c in calls if c.answer is not None], [c for c in calls if c.answer is None]
+
+    def get(self, call, timeout=None):
+        if call.answer is None:
+            raise TimeoutError
+        if isinstance(call.answer, Exception):
+            raise call.answer
+        return call.answer
+
+    def kill(self, handle):
+        handle.is_killed = True
+
+
+class World:
+    def __init__(self, num_actors=1):
+        self.now_s = 0.0
+        self.started = []
+        self.crew = Crew(self._start, num_actors, clock=lambda: self.now_s)
+
+    def _start(self, actor_id):
+        self.started.append(Handle(actor_id))
+        return self.started[-1]
+
+    def poll(self, *, after_s=0.0):
+        self.now_s += after_s
+        return self.crew.poll()
+
+
+@pytest.fixture
+def world(monkeypatch):
+    monkeypatch.setattr("cluster.crew.ray", FakeRay())
+    return World()
+
+
+def task_error(cause):
+    return RayTaskError("advance", "a traceback", cause)
+
+
+def died():
+    return RayActorError(error_msg="the process was killed")
+
+
+def test_every_actor_is_started_and_has_one_call_under_way_and_one_queued(monkeypatch):
+    monkeypatch.setattr("cluster.crew.ray", FakeRay())
+    world = World(num_actors=3)
+    assert world.poll() == []
+    assert [handle.actor_id for handle in world.started] == [0, 1, 2]
+    assert [handle.under_way for handle in world.started] == [2, 2, 2]
+
+
+def test_a_report_is_handed_out_once_and_the_next_call_ordered(world):
+    world.poll()
+    (handle,) = world.started
+    handle.answer("first")
+    assert world.poll() == ["first"]
+    assert handle.under_way == 2
+    assert world.poll() == []
+    handle.answer("second")
+    handle.answer("third")
+    assert world.poll() == ["second", "third"]
+    assert handle.under_way == 2
+
+
+def test_a_dead_actor_is_started_again_after_a_pause_that_doubles(world):
+    world.poll()
+    for pause_s in (0.5, 1.0, 2.0, 4.0):
+        before = len(world.started)
+        world.started[-1].fail(died())
+        assert world.poll() == []
+        assert world.started[-1].is_killed
+        world.poll(after_s=pause_s - 0.01)
+        assert len(world.started) == before
+        world.poll(after_s=0.02)
+        assert len(world.started) == before + 1
+        assert world.started[-1].under_way == 2
+    assert world.crew.num_restarts == 4
+
+
+def test_what_came_before_a_death_is_kept(world):
+    world.poll()
+    world.started[0].answer("report")
+    world.started[0].fail(died())
+    assert world.poll() == ["report"]
+    assert world.started[0].is_killed
+
+
+def test_five_failures_in_a_row_end_the_run_with_the_last_cause(world):
+    world.poll()
+    for _ in range(4):
+        world.started[-1].fail(task_error(BackendFailedError("the device is down")))
+        world.poll()
+        world.poll(after_s=10)
+    world.started[-1].fail(task_error(BackendFailedError("the device is still down")))
+    with pytest.raises(RunFailedError, match=r"actor 0 failed 5 times .*still down.*hdqnn resume") as raised:
+        world.poll()
+    assert raised.value.exit_code == EXIT_FAILED
+
+
+def test_a_report_between_failures_starts_the_count_again(world):
+    world.poll()
+    for _ in range(12):
+        world.started[-1].fail(died())
+        world.poll()
+        world.poll(after_s=10)
+        world.started[-1].answer("report")
+        assert world.poll() == ["report"]
+    assert world.crew.num_restarts == 12
+
+
+def test_an_environment_at_fault_ends_the_run_at_once_and_is_told_once(world, caplog):
+    world.poll()
+    error = InvalidEnvironmentError("the reward is nan")
+    world.started[0].fail(task_error(error))
+    with pytest.raises(InvalidEnvironmentError, match="the reward is nan") as raised:
+        world.poll()
+    assert raised.value is error
+    assert world.crew.stop() == []
+    assert world.started[0].is_killed
+    assert caplog.records == []
+
+
+def test_an_error_without_words_is_survived(world):
+    world.poll()
+    world.started[0].fail(task_error(TimeoutError()))
+    assert world.poll() == []
+    assert world.crew.num_restarts == 1
+
+
+def test_an_actor_that_says_nothing_for_five_minutes_is_replaced(world):
+    world.poll()
+    world.poll(after_s=299)
+    assert not world.started[0].is_killed
+    world.poll(after_s=2)
+    assert world.started[0].is_killed
+    world.poll(after_s=1)
+    assert len(world.started) == 2
+
+
+def test_stopping_takes_the_last_reports_and_ends_the_processes(world):
+    world.poll()
+    world.started[0].answer("one")
+    world.started[0].answer("two")
+    assert world.crew.stop() == ["one", "two"]
+    assert world.started[0].is_killed
+    assert world.crew.stop() == []
+
+
+def test_stopping_is_not_held_up_by_a_dead_actor(world, caplog):
+    world.poll()
+    world.started[0].answer("one")
+    world.started[0].fail(died())
+    assert world.crew.stop() == ["one"]
+    assert "actor 0 did not end cleanly: the process was killed" in caplog.text.replace("\n", " ")
