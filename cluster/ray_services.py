@@ -88,15 +88,16 @@ class _RayPending:
             try:
                 answer: bytes = ray.get(self._reference, timeout=remaining_s)
             except GetTimeoutError as error:
+                self._client.answered(self._worker)
                 raise TimeoutError(
                     f"no bits for request {self._circuits.request_id} of {len(self._circuits)} circuits within "
                     f"{timeout_s} s; the QPU service is overloaded or stuck, see qpu.timeout_s"
                 ) from error
             except (ActorDiedError, ActorUnavailableError) as error:
+                self._client.answered(self._worker)
                 if deadline_s is not None and time.monotonic() > deadline_s:
                     raise BackendUnavailableError(f"QPU worker {self._worker} is gone: {error}") from error
                 time.sleep(_RETRY_PAUSE_S)
-                self._client.answered(self._worker)
                 self._worker, self._reference = self._client.send(self._frame)
                 continue
             except RayTaskError as error:

@@ -9,6 +9,7 @@ import ray
 import torch
 from ray.exceptions import RayActorError, RayTaskError
 
+from actors.errors import ActorError
 from cluster.config import RunConfig
 from cluster.errors import RunFailedError
 from cluster.local_tests import run_test_round
@@ -38,7 +39,7 @@ class TestWorker:
 
 
 class RemoteTests:
-    """TestRunner over a TestWorker actor; a round whose worker dies is run again.
+    """TestRunner over a TestWorker actor; a round that fails, or whose worker dies, is run again.
 
     Args:
         start: makes the actor and returns its handle.
@@ -60,8 +61,8 @@ class RemoteTests:
         """Finished rounds, in the order in which they were asked for.
 
         Raises:
-            RunFailedError: if the worker dies again and again.
-            ActorError, QPUError: what ended a round.
+            ActorError: if an environment is at fault.
+            RunFailedError: if the worker dies, or its rounds fail, again and again.
         """
         rounds = []
         while self._under_way:
@@ -74,7 +75,10 @@ class RemoteTests:
                 self._start_again(error)
                 continue
             except RayTaskError as error:
-                raise error.cause from error
+                if isinstance(error.cause, ActorError):
+                    raise error.cause from error
+                self._start_again(error.cause)
+                continue
             self._under_way.pop(0)
             self._failures = 0
         return rounds
@@ -84,10 +88,15 @@ class RemoteTests:
         if self._handle is not None:
             ray.kill(self._handle)
 
-    def _start_again(self, error: RayActorError) -> None:
+    def _start_again(self, error: Exception) -> None:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
-            raise RunFailedError(f"the evaluator failed {self._failures} times in a row: {error}") from error
-        _log.warning("the evaluator died; running %d round(s) again", len(self._under_way))
+            raise RunFailedError(
+                f"the evaluator failed {self._failures} times in a row, the last time with: {error}. "
+                "Mend the cause and go on with `hdqnn resume`"
+            ) from error
+        reason = str(error).strip().split("\n")[-1]
+        _log.warning("the evaluator failed (%s); running %d round(s) again", reason, len(self._under_way))
+        ray.kill(self._handle)
         self._handle = self._start()
         self._under_way = [(parameters, self._handle.run.remote(parameters)) for parameters, _ in self._under_way]

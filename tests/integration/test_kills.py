@@ -60,7 +60,7 @@ def test_every_death_is_told(survivor):
     for part in (
         "actor 0 failed",
         "QPU worker",
-        "the evaluator died",
+        "the evaluator failed",
         "the replay server died; starting it again",
     ):
         assert part in finished.err

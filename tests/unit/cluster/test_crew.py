@@ -7,57 +7,7 @@ from actors.errors import InvalidEnvironmentError
 from cluster.crew import Crew
 from cluster.errors import EXIT_FAILED, RunFailedError
 from qpu_service.errors import BackendFailedError
-
-
-class Handle:
-    """An actor: remembers how often it was ordered; the test answers its calls."""
-
-    def __init__(self, actor_id):
-        self.actor_id = actor_id
-        self.calls = []
-        self.is_killed = False
-        self.advance = self
-
-    def remote(self, budget_s):
-        assert 0 < budget_s <= 1
-        self.calls.append(Call())
-        return self.calls[-1]
-
-    def answer(self, answer):
-        next(call for call in self.calls if call.answer is None).answer = answer
-
-    def fail(self, error):
-        """Every call that is not answered yet fails, as Ray does it."""
-        for call in self.calls:
-            if call.answer is None:
-                call.answer = error
-
-    @property
-    def under_way(self):
-        return sum(call.answer is None for call in self.calls)
-
-
-class Call:
-    answer = None
-
-
-class FakeRay:
-    """The three functions of Ray that the crew uses."""
-
-    def wait(self, calls, *, num_returns, timeout):
-        assert timeout == 0
-        assert num_returns == len(calls)
-        return [c for c in calls if c.answer is not None], [c for c in calls if c.answer is None]
-
-    def get(self, call, timeout=None):
-        if call.answer is None:
-            raise TimeoutError
-        if isinstance(call.answer, Exception):
-            raise call.answer
-        return call.answer
-
-    def kill(self, handle):
-        handle.is_killed = True
+from tests.unit.cluster.fake_ray import FakeRay, Handle
 
 
 class World:
@@ -93,7 +43,7 @@ def test_every_actor_is_started_and_has_one_call_under_way_and_one_queued(monkey
     monkeypatch.setattr("cluster.crew.ray", FakeRay())
     world = World(num_actors=3)
     assert world.poll() == []
-    assert [handle.actor_id for handle in world.started] == [0, 1, 2]
+    assert [handle.name for handle in world.started] == [0, 1, 2]
     assert [handle.under_way for handle in world.started] == [2, 2, 2]
 
 
