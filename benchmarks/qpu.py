@@ -20,7 +20,13 @@ from qpu_service.interfaces import CircuitBackend
 from qpu_service.types import CircuitBatch, circuit_seeds
 
 _REFERENCE = "statevector"
-_PACKAGES = {"aer": "qiskit-aer", "qulacs": "qulacs", "tensorcircuit": "tensorcircuit-ng", "pennylane": "pennylane"}
+_PACKAGES = {
+    "aer": "qiskit-aer",
+    "qulacs": "qulacs",
+    "tensorcircuit": "tensorcircuit-ng",
+    "tensorcircuit_fixed_pairs": "tensorcircuit-ng",
+    "pennylane": "pennylane",
+}
 
 
 def run(

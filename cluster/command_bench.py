@@ -13,6 +13,7 @@ BENCHMARKS = {
     "qpu": "circuits per second of the simulators, and of peers that are installed",
     "replay": "inserts through a real server, sampling from the learner's mirror",
     "service": "overhead of the QPU service over a bare Ray call; scaling over slow devices",
+    "isa": "assembling circuits for IBM hardware against transpiling each of them",
     "actor": "environment steps per second: alone, and with policy and QPU service",
 }
 
