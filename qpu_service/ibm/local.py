@@ -81,7 +81,10 @@ class LocalRuntime:
         from qiskit_aer import AerSimulator
 
         noise = _noise_of(self._device, qubits) if self._has_noise else None
-        self._simulator = AerSimulator.from_backend(self._device, noise_model=noise)
+        simulator = AerSimulator.from_backend(self._device, noise_model=noise)
+        # Local testing mode copies its backend for every job; a copy of a noise model takes longer than the circuits.
+        simulator.__deepcopy__ = lambda _memo: simulator
+        self._simulator = simulator
 
     def submit(
         self,
