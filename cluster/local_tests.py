@@ -20,7 +20,8 @@ def run_test_round(
         policy,
         config.env_id,
         num_episodes=config.evaluation.num_episodes,
-        seed=derive_seed(config.seed, Stream.EVALUATION_EPISODES),
+        # Other start states in every round: ten fixed ones would favour or punish a whole run.
+        seed=derive_seed(config.seed, Stream.EVALUATION_EPISODES, parameters.version),
     )
     return TestRound(parameters, returns)
 
