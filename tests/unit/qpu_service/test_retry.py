@@ -1,5 +1,7 @@
 """The error table: every row, by every mark that it has, and what the client really raises."""
 
+from pathlib import Path
+
 import pytest
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import (
@@ -134,6 +136,15 @@ def test_every_row_was_looked_at() -> None:
 def test_what_may_have_arrived_is_looked_up_before_it_is_sent_again() -> None:
     ambiguous = {rule.name for rule in TABLE if rule.action in (Action.RETRY, Action.WAIT) and not rule.was_refused}
     assert ambiguous == {"maintenance", "service error", "no answer"}
+
+
+def test_the_documentation_has_every_row_and_says_what_is_done() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "ibm.md").read_text()
+    rows = {cells[1].strip(): cells for line in text.splitlines() if len(cells := line.split("|")) == 6}
+    for rule in (*TABLE, UNKNOWN):
+        assert rule.action.value in rows[rule.name][3]
+        looked_up = rule.blame in (Blame.SERVICE,) and not rule.was_refused
+        assert ("looked up" in rows[rule.name][3]) == looked_up
 
 
 def test_a_retry_doubles_its_pause_up_to_a_bound_and_spreads_it() -> None:
