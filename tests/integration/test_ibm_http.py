@@ -22,12 +22,12 @@ from qpu_service.ibm.backend import IBMBackend
 from qpu_service.ibm.connect import make_ibm_backend
 from qpu_service.ibm.trouble import Timing
 from tests.integration.ibm_http import DROP, TOKEN, FakeIBM
-from tests.unit.qpu_service.test_ibm_faults import assert_right, flips
+from tests.unit.qpu_service.ibm_process import assert_right, flips
 
 CHILD = """
 import os, numpy as np
 from qpu_service.ibm.connect import make_ibm_backend
-from tests.unit.qpu_service.test_ibm_faults import flips
+from tests.unit.qpu_service.ibm_process import flips
 bits = make_ibm_backend().run(flips([9, 3, 12])).bits
 print("answer", (bits[:, 0] << np.arange(4)).sum(axis=1).tolist(), flush=True)
 """
