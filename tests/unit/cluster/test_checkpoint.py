@@ -102,20 +102,25 @@ def test_the_same_step_can_be_saved_again_and_the_later_one_counts(tmp_path):
     assert len(names(tmp_path)) == 1
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """No file of this process may grow beyond 2 kB, which is what a full disk looks like to a write."""
+    """No file of this process may grow beyond 2 kB, which is what a full disk looks like to a write.
+
+    Around the write alone: pytest's own output may be a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("what", ["tensors", "scalars"])
-def test_a_disk_that_is_full_is_an_os_error(tmp_path, small_files, what):
+def test_a_disk_that_is_full_is_an_os_error(tmp_path, what):
     save(tmp_path, 1)
     large = {"learner": {"weight": torch.zeros(1000)}} if what == "tensors" else None
-    with pytest.raises(OSError, match=r"(?i)file too large|os error 27"):
+    with small_files(), pytest.raises(OSError, match=r"(?i)file too large|os error 27"):
         save(tmp_path, 2, tensors=large, text="x" * (3_000 if what == "scalars" else 0))
     assert load_newest(tmp_path).scalars["env_step"] == 1
     assert names(tmp_path) == ["step_000000000001"]
