@@ -24,6 +24,7 @@ from qpu_service.worker_stats import WorkerStats
 _log = logging.getLogger(__name__)
 _MAX_CONCURRENT_REQUESTS = 1_000
 _PERIOD_S = 1.0
+_CLOSE_TIMEOUT_S = 10.0
 _MAX_DEATHS = 10
 """Deaths of one worker without an answer between them, after which the run ends with the cause."""
 
@@ -119,7 +120,9 @@ class QPUCrew:
         }
 
     def stop(self) -> None:
-        """End the worker processes."""
+        """Let the workers free their backends, then end their processes."""
+        closing = [member.handle.close.remote() for member in self._members]
+        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
         for member in self._members:
             ray.kill(member.handle)
 

@@ -32,6 +32,10 @@ class QPUActor:
         """QPUWorker.sample over frames of qpu_service/wire.py."""
         return encode_measurements(await self._worker.sample(decode_circuits(frame)))
 
+    async def close(self) -> None:
+        """Free the backend; a session on a paid device ends here instead of idling until its timeout."""
+        await self._worker.close()
+
     async def stats(self) -> WorkerStats:
         """See QPUWorker."""
         return self._worker.stats()
