@@ -45,13 +45,16 @@ def uninterrupted(tmp_path_factory):
     return RunDirectory(directory / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_stopped_lockstep_run_goes_on_bit_for_bit(tmp_path, uninterrupted, number):
+def test_a_stopped_lockstep_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
     run = RunDirectory(tmp_path / "run")
     with Command([*LOCKSTEP, *SLOWLY], tmp_path) as command:
-        command.wait_until(lambda: len(rows(run.metrics)) >= 4)
-        command.process.send_signal(number)
+        command.wait_until(lambda: len(rows(run.metrics)) >= 3)
+        beside = hdqnn("resume", "run", directory=tmp_path)
+        command.process.send_signal(signal.SIGTERM)
         finished = command.wait()
+    assert beside.code == 2, "two processes trained in one directory"
+    assert f"process {command.process.pid} is training in run" in beside.err
+    assert beside.err.count("\n") == 1
     assert finished.code == 130, finished
     assert finished.err == ""
     assert "stopped and saved after" in finished.out
@@ -65,7 +68,7 @@ def test_a_killed_lockstep_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_
     run = RunDirectory(tmp_path / "run")
     with Command([*LOCKSTEP, *SLOWLY, "--checkpoint.period-steps", "200"], tmp_path) as command:
         # Rows beyond the checkpoint must be forgotten, so it is killed well after it.
-        command.wait_until(lambda: run.checkpoints.exists() and rows(run.metrics)[-1]["env_step"] >= 480)
+        command.wait_until(lambda: run.checkpoints.exists() and rows(run.metrics)[-1]["env_step"] >= 440)
         os.kill(command.process.pid, signal.SIGKILL)
         assert command.wait().code == -signal.SIGKILL
     finished = hdqnn("resume", "run", directory=tmp_path)
@@ -85,19 +88,6 @@ def test_a_run_can_be_made_longer(tmp_path):
     assert rows(run.metrics)[-1]["update_step"] == 300
 
 
-def test_a_run_that_is_going_on_is_not_resumed_beside_itself(tmp_path, uninterrupted):
-    run = RunDirectory(tmp_path / "run")
-    with Command([*LOCKSTEP, *SLOWLY, "--checkpoint.period-steps", "40"], tmp_path) as command:
-        command.wait_until(lambda: run.checkpoints.exists() and len(rows(run.metrics)) >= 2)
-        second = hdqnn("resume", "run", directory=tmp_path)
-        assert second.code == 2, second
-        assert f"process {command.process.pid} is training in run" in second.err
-        assert second.err.count("\n") == 1
-        finished = command.wait()
-    assert finished.code == 0, finished
-    assert_same_run(run, uninterrupted)
-
-
 @pytest.fixture(scope="module")
 def stopped_and_resumed(tmp_path_factory):
     """A run over processes that was stopped with Ctrl-C and resumed to its end: both ends, what was stored between."""
@@ -106,7 +96,7 @@ def stopped_and_resumed(tmp_path_factory):
     arguments = ["train", "smoke", *TINY, *SLOWLY, "--run-dir", "run", "--td3.updates-per-step", "0.5"]
     arguments += ["--actors.num-actors", "2", "--qpu.num-workers", "2", "--total-steps", "100000"]
     with Command(arguments, directory) as command:
-        command.wait_until(lambda: rows(run.metrics) and rows(run.metrics)[-1]["env_step"] >= 1_200)
+        command.wait_until(lambda: rows(run.metrics) and rows(run.metrics)[-1]["env_step"] >= 700)
         command.press_ctrl_c()
         stopped = command.wait()
     before = read_replay(run.path)
