@@ -85,8 +85,8 @@ def _optimizers(learner: TD3Learner) -> dict[str, torch.optim.Optimizer]:
         "policy_optimizer": learner.policy_optimizer,
         "critic_optimizer": learner.critic_optimizer,
     }
-    if learner.surrogate_optimizer is not None:
-        optimizers["surrogate_optimizer"] = learner.surrogate_optimizer
+    if learner.surrogate_trainer is not None:
+        optimizers["surrogate_optimizer"] = learner.surrogate_trainer.optimizer
     return optimizers
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from learner.blocks import differentiable_output, uses_circuit
 from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
 from learner.errors import LearnerDivergedError
-from learner.losses import critic_loss, critic_target, polyak_update_, smoothed_action, surrogate_loss
+from learner.losses import critic_loss, critic_target, polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate, TwinCritic
+from learner.surrogate_training import SurrogateTrainer
 from replay.types import TransitionBatch
 
 
@@ -81,10 +82,10 @@ class TD3Learner:
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.policy_optimizer = _adam(self.policy, config.policy_learning_rate)
         self.critic_optimizer = _adam(self.critic, config.critic_learning_rate)
-        self.surrogate_optimizer = (
-            _adam(self.surrogate, surrogate_config.learning_rate) if self.surrogate is not None else None
-        )
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
+        self.surrogate_trainer = (
+            SurrogateTrainer(self.surrogate, surrogate_config, self.generator) if self.surrogate is not None else None
+        )
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -92,30 +93,16 @@ class TD3Learner:
         """One iteration of B1 to B4 on one sampled batch."""
         tensors = self._to_device(batch)
         self.update_step += 1
-        if self.surrogate is not None:
-            self._update_surrogate(tensors)
+        self._update_surrogate(tensors)
         self._update_critic(tensors)
         if self.update_step % self.config.policy_delay == 0:
             self._update_policy(tensors)
             self._update_targets()
 
     def _update_surrogate(self, batch: TensorBatch) -> None:
-        """B1: N_qt tiny-batches of BCE, drawn from the batch without replacement while it lasts."""
-        if self.surrogate is None or self.surrogate_optimizer is None:
-            return
-        size, count = self.surrogate_config.tiny_batch_size, self.surrogate_config.num_tiny_batches
-        num_rows = len(batch.reward)
-        passes = math.ceil(size * count / num_rows)
-        order = torch.cat(
-            [torch.randperm(num_rows, generator=self.generator, device=self.device) for _ in range(passes)]
-        )[: size * count]
-        parameters, bits = batch.circuit_parameters[order], batch.bits[order]
-        for tiny_parameters, tiny_bits in zip(torch.split(parameters, size), torch.split(bits, size), strict=True):
-            loss = surrogate_loss(self.surrogate.logits(tiny_parameters), tiny_bits)
-            self.surrogate_optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.surrogate_optimizer.step()
-        self._record("surrogate_loss", loss)
+        """B1: fit the surrogate to the batch (learner/surrogate_training.py)."""
+        if self.surrogate_trainer is not None:
+            self._record("surrogate_loss", self.surrogate_trainer.fit(batch.circuit_parameters, batch.bits))
 
     def _update_critic(self, batch: TensorBatch) -> None:
         """B2: TD targets through the surrogate target policy, twin minimum, target smoothing."""
@@ -143,7 +130,7 @@ class TD3Learner:
         """B3: climb the first critic through the surrogate; only PreDNN and PostDNN move."""
         action = self._surrogate_action(self.policy, batch.observation)
         loss = -self.critic.first(batch.observation, action).mean()
-        parameters = list(self.policy.parameters())
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         # Asking for these gradients alone spares the weight gradients of critic and surrogate. A block
         # that ignores its input leaves the rows of PreDNN that feed it with a gradient of zero.
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -182,7 +169,7 @@ class TD3Learner:
         return means
 
     def policy_parameters(self) -> dict[str, np.ndarray]:
-        """Copies of the acting parameters (PreDNN, PostDNN, linear block), by name.
+        """Copies of the acting parameters (PreDNN, PostDNN, block weights, frozen ones too), by name.
 
         Raises:
             LearnerDivergedError: if one is not finite; such parameters are never published.

@@ -51,7 +51,7 @@ def test_humanoid_is_table_2_of_the_paper():
     assert config.td3.discount_factor == 0.99
     # Rates as the optimisers have them
     rates = {o.param_groups[0]["lr"] for o in (learner.policy_optimizer, learner.critic_optimizer)}
-    assert rates | {learner.surrogate_optimizer.param_groups[0]["lr"]} == {3e-4}
+    assert rates | {learner.surrogate_trainer.optimizer.param_groups[0]["lr"]} == {3e-4}
     # The rest: batch 256 (Section 1), 10 test episodes a round (Fig. 4), noises of the TD3 run that the note names
     assert config.td3.batch_size == 256
     assert config.evaluation.num_episodes == 10

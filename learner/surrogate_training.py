@@ -1,0 +1,67 @@
+"""Step B1 of the paper's Algorithm 1: the surrogate is fitted to the batch at hand before every other step.
+
+Owns the surrogate's optimiser and the order of the tiny-batches; must never touch policy or critics.
+
+Axis legend: R rows of the sampled batch, P circuit parameters, N bits.
+Source: arXiv:2503.09119, Algorithm 1 (Table 1), step B1; N_qt and the tiny-batch size are open there.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from learner.config import SurrogateConfig
+from learner.losses import surrogate_loss
+from learner.networks import QuantumSurrogate
+
+
+class SurrogateTrainer:
+    """Fits a surrogate to pairs of circuit parameters and bits, N_qt tiny-batches per call.
+
+    Another implementation of the loop inside ``fit`` (fused, captured, compiled) must keep what the golden trace
+    holds to the bit: ``generator`` is asked for ⌈N_qt · size / R⌉ permutations of the R rows and for nothing else,
+    before anything else of the update is drawn; rows are taken in that order; every tiny-batch is one Adam step on
+    its mean BCE; the loss handed back is that of the last tiny-batch, before its step. Nothing in here may wait
+    for the device.
+
+    Args:
+        surrogate: on its device.
+        config: rate, number and size of tiny-batches.
+        generator: of the learner; draws which rows make a tiny-batch.
+    """
+
+    def __init__(self, surrogate: QuantumSurrogate, config: SurrogateConfig, generator: torch.Generator) -> None:
+        self.surrogate = surrogate
+        self.config = config
+        self.optimizer = torch.optim.Adam(surrogate.parameters(), lr=config.learning_rate, fused=True)
+        self._generator = generator
+
+    def fit(self, circuit_parameters: Float[Tensor, "R P"], targets: Float[Tensor, "R N"]) -> Float[Tensor, ""]:
+        """N_qt tiny-batches of BCE, drawn from the rows without replacement while they last.
+
+        Args:
+            circuit_parameters: q_i; angles in rad and real-valued qubit indices.
+            targets: measured bits, or their means, in 0..1.
+
+        Returns:
+            BCE of the last tiny-batch, nats per bit.
+        """
+        order = self._draw_order(len(targets), circuit_parameters.device)
+        size = self.config.tiny_batch_size
+        tiny_parameters = torch.split(circuit_parameters[order], size)
+        for parameters, bits in zip(tiny_parameters, torch.split(targets[order], size), strict=True):
+            loss = surrogate_loss(self.surrogate.logits(parameters), bits)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return loss.detach()
+
+    def _draw_order(self, num_rows: int, device: torch.device) -> Int64[Tensor, "rows"]:
+        count = self.config.tiny_batch_size * self.config.num_tiny_batches
+        passes = [
+            torch.randperm(num_rows, generator=self._generator, device=device)
+            for _ in range(math.ceil(count / num_rows))
+        ]
+        return torch.cat(passes)[:count]
