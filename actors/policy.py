@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from learner.blocks import classical_output, uses_circuit
+from learner.blocks import classical_output, decode_circuits, uses_circuit
 from learner.config import AgentSpec, BlockName, PolicyConfig
 from learner.networks import PolicyNetwork
 from learner.parameters import ParameterSource, load_parameters
-from qpu_service.circuit import decode_parameters
 from qpu_service.interfaces import CircuitSampler, PendingMeasurement
 from qpu_service.readout import ReduceBy, reduce_shots
 from qpu_service.types import CircuitBatch, circuit_seeds
@@ -104,7 +103,7 @@ class ActingPolicy:
         circuit_parameters, links = self.network.encode(torch.from_numpy(observation))
         if not uses_circuit(self._block) or self._sampler is None:
             return PendingAction(circuit_parameters, links, None)
-        angles, pairs = decode_parameters(circuit_parameters.numpy(), self._shape)
+        angles, pairs = decode_circuits(self._block, circuit_parameters.numpy(), self._shape)
         seeds = circuit_seeds(int(self._rng.integers(2**63)), len(angles))
         self._requests += 1
         circuits = CircuitBatch(

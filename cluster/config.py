@@ -45,7 +45,7 @@ class RunConfig:
     env_id: str = "Pendulum-v1"
     """Gymnasium id of the environment; module:Id-v0 imports a module of yours first."""
     block: BlockName = "pqc"
-    """Block T between PreDNN and PostDNN: pqc, linear, random_bits or zeros."""
+    """Block T between PreDNN and PostDNN; `hdqnn train --help` lists them."""
     backend: str | None = None
     """QPU backend; default: QPU_BACKEND from the environment, else statevector."""
     total_steps: int = 20_000

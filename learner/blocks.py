@@ -2,26 +2,50 @@
 
 Source: arXiv:2503.09119, Fig. 2b: PQC, fully connected linear map (FC), uniform random binary
 generator (RBG), constant zeros (0L). While training, ``pqc`` is its surrogate; the others are themselves.
+
+Three more controls, not in the paper, each taking one thing away from ``pqc``:
+
+- ``mlp``: P → h → N with LeakyReLU and a sigmoid, trained with the policy. h and the hidden units of PreDNN and
+  PostDNN are such that the whole policy has as many trainable parameters as the quantum one (learner/matching.py).
+  What differs is that the block is classical, deterministic, and has exact gradients.
+- ``frozen_pqc``: the circuit is driven by a frozen copy of the initial PreDNN. Its bits depend on the observation
+  and are never trained; links and PostDNN are. What is taken away is learning through the circuit.
+- ``unentangled_pqc``: every pair (p, k) is taken as p = k, so no CZ acts and the state stays a product of N qubits.
+  What is taken away is entanglement; angles are trained through a surrogate as in ``pqc``.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 
 from learner.config import BlockName
 from learner.networks import PolicyNetwork, QuantumSurrogate
+from qpu_service.circuit import CircuitShape, decode_parameters
 
 BLOCKS: dict[BlockName, str] = {
     "pqc": "parameterised quantum circuit, trained through its surrogate (paper: hDQNN)",
     "linear": "fully connected linear map, trained by backpropagation (paper: FC)",
     "random_bits": "uniform random bits, whatever the input (paper: RBG)",
     "zeros": "constant zeros (paper: 0L)",
+    "mlp": "control: one hidden layer and a sigmoid, as many trained parameters as pqc",
+    "frozen_pqc": "control: the circuit's inputs come from a frozen random PreDNN",
+    "unentangled_pqc": "control: the circuit without its CZ gates, a product state",
 }
+_CIRCUIT_BLOCKS: tuple[BlockName, ...] = ("pqc", "frozen_pqc", "unentangled_pqc")
 
 
 def uses_circuit(block: BlockName) -> bool:
     """Whether acting needs the QPU service and learning needs a surrogate."""
-    return block == "pqc"
+    return block in _CIRCUIT_BLOCKS
+
+
+def decode_circuits(
+    block: BlockName, circuit_parameters: Float32[np.ndarray, "B P"], shape: CircuitShape
+) -> tuple[Float32[np.ndarray, "B M N 2"], Int16[np.ndarray, "B M 2"]]:
+    """Angles (rad) and CZ pairs that the block runs; see ``decode_parameters``, whose errors it raises."""
+    angles, pairs = decode_parameters(circuit_parameters, shape)
+    return angles, np.zeros_like(pairs) if block == "unentangled_pqc" else pairs
 
 
 def differentiable_output(
@@ -35,17 +59,17 @@ def differentiable_output(
 
     Args:
         block: which block the policy has.
-        policy: owner of the linear block's weights and of the number of qubits.
-        surrogate: stands in for the circuit; needed by ``pqc`` alone.
+        policy: owner of the classical blocks' weights and of the number of qubits.
+        surrogate: stands in for the circuit; needed by the blocks that have one.
         circuit_parameters: q_i from the PreDNN.
         generator: of the random bits.
 
     Raises:
-        ValueError: if ``pqc`` comes without a surrogate.
+        ValueError: if a block with a circuit comes without a surrogate.
     """
-    if block == "pqc":
+    if uses_circuit(block):
         if surrogate is None:
-            raise ValueError("the pqc block learns through a surrogate, got None")
+            raise ValueError(f"the {block} block learns through a surrogate, got None")
         expected: Tensor = surrogate(circuit_parameters)
         return expected
     return classical_output(block, policy, circuit_parameters, generator)
@@ -57,11 +81,13 @@ def classical_output(
     """Output of a block that needs no circuit.
 
     Raises:
-        ValueError: if the block is ``pqc`` or unknown.
+        ValueError: if the block has a circuit or is unknown.
     """
     if block == "linear" and policy.linear_block is not None:
         output: Tensor = policy.linear_block(circuit_parameters)
         return output
+    if block == "mlp" and policy.mlp_block is not None:
+        return torch.sigmoid(policy.mlp_block(circuit_parameters))
     shape = (len(circuit_parameters), policy.num_bits)
     if block == "random_bits":
         bits = torch.randint(0, 2, shape, generator=generator, device=circuit_parameters.device)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from qpu_service.circuit import CircuitShape
 
-BlockName = Literal["pqc", "linear", "random_bits", "zeros"]
+BlockName = Literal["pqc", "linear", "random_bits", "zeros", "mlp", "frozen_pqc", "unentangled_pqc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

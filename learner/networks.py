@@ -5,6 +5,7 @@ Sizes follow from the environment and the circuit; at Humanoid-v4 they are those
 arXiv:2503.09119, Table 2.
 """
 
+import copy
 import math
 
 import torch
@@ -13,22 +14,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learner.config import AgentSpec, BlockName, PolicyConfig
+from learner.matching import matched_sizes
 
 
 class PolicyNetwork(nn.Module):
     """PreDNN → block T → PostDNN with classical links around the block (Fig. 2 of the paper).
 
-    The block itself is not in here except for ``linear``, whose weights are trained with the policy:
-    callers ask for ``encode``, run the block, and hand its output to ``decode``.
+    The block itself is not in here except for ``linear`` and ``mlp``, whose weights are trained with the
+    policy: callers ask for ``encode``, run the block, and hand its output to ``decode``.
     """
 
     def __init__(self, spec: AgentSpec, config: PolicyConfig, block: BlockName) -> None:
         super().__init__()
         self.num_parameters = config.circuit.num_parameters
         self.num_bits = config.circuit.num_qubits
-        self.pre = _mlp(spec.observation_size, config.hidden_size, self.num_parameters + config.num_links)
-        self.post = _mlp(self.num_bits + config.num_links, config.hidden_size, spec.action_size)
+        sizes = matched_sizes(spec, config) if block == "mlp" else None
+        hidden_size = config.hidden_size if sizes is None else sizes.policy
+        self.pre = _mlp(spec.observation_size, hidden_size, self.num_parameters + config.num_links)
+        self.post = _mlp(self.num_bits + config.num_links, hidden_size, spec.action_size)
         self.linear_block = nn.Linear(self.num_parameters, self.num_bits) if block == "linear" else None
+        self.mlp_block = None if sizes is None else _mlp(self.num_parameters, sizes.block, self.num_bits)
+        # A copy and not a draw of its own: with the same seed this policy starts as the pqc's does.
+        self.frozen_pre = copy.deepcopy(self.pre).requires_grad_(False) if block == "frozen_pqc" else None
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self.register_buffer("action_scale", (high - low) / 2, persistent=False)
         self.register_buffer("action_center", (high + low) / 2, persistent=False)
@@ -38,7 +45,8 @@ class PolicyNetwork(nn.Module):
     def encode(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B C"]]:
         """PreDNN: circuit parameters q_i (rad and real-valued qubit indices) and classical links."""
         output = self.pre(observation)
-        return output[:, : self.num_parameters], output[:, self.num_parameters :]
+        driving = output if self.frozen_pre is None else self.frozen_pre(observation)
+        return driving[:, : self.num_parameters], output[:, self.num_parameters :]
 
     def decode(self, block_output: Float[Tensor, "B N"], links: Float[Tensor, "B C"]) -> Float[Tensor, "B A"]:
         """PostDNN: action inside the environment's bounds; tanh because TD3's policy is bounded so."""

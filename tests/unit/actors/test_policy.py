@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from learner.blocks import BLOCKS
 from learner.config import AgentSpec
 from learner.errors import StateMismatchError
 from learner.parameters import ParameterBoard, VersionedParameters
@@ -28,6 +29,20 @@ def test_begin_submits_one_request_with_a_circuit_per_environment():
     assert output.bits.shape == (6, CIRCUIT.num_qubits)
 
 
+def test_unentangled_policy_asks_for_circuits_without_entanglers():
+    asked = {}
+    for block in ("pqc", "unentangled_pqc"):
+        sampler = RecordingSampler()
+        policy = make_policy(SPEC, block, sampler)
+        output = policy.finish(policy.begin(100 * OBSERVATION))
+        assert output.bits.shape == (6, CIRCUIT.num_qubits)
+        asked[block] = sampler.requests[0]
+    pairs = {block: request.entangler_pairs for block, request in asked.items()}
+    assert (pairs["pqc"][..., 0] != pairs["pqc"][..., 1]).any()
+    assert (pairs["unentangled_pqc"][..., 0] == pairs["unentangled_pqc"][..., 1]).all()
+    np.testing.assert_array_equal(asked["pqc"].angles, asked["unentangled_pqc"].angles)
+
+
 def test_circuit_seeds_are_never_used_twice():
     sampler = RecordingSampler()
     policy = make_policy(SPEC, sampler=sampler)
@@ -37,7 +52,7 @@ def test_circuit_seeds_are_never_used_twice():
     assert len(np.unique(seeds)) == 120
 
 
-@pytest.mark.parametrize("block", ["pqc", "linear", "random_bits", "zeros"])
+@pytest.mark.parametrize("block", BLOCKS)
 def test_actions_are_inside_the_bounds_of_each_component(block):
     policy = make_policy(SPEC, block, RecordingSampler())
     action = policy.finish(policy.begin(1e4 * OBSERVATION)).action
