@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from qpu_service.backends.adjoint import NUM_MARKS, differentiate_means
 from qpu_service.backends.exact import average_bits, tabulate_probabilities
 from qpu_service.backends.lanes import LANES
 from qpu_service.backends.program import NUM_FIELDS, NUM_SCRATCH_ROWS
@@ -39,6 +40,7 @@ class Scratch(NamedTuple):
     """Keeps the state's memory alive: kernels get its address, rounded up to a whole vector."""
     state: tuple[Any, ...]
     planning: tuple[np.ndarray, ...]
+    adjoint: tuple[np.ndarray, ...]
 
 
 class StatevectorBackend:
@@ -118,6 +120,37 @@ class StatevectorBackend:
         self._share(average, circuits, num_circuits * num_layers << num_qubits)
         return means
 
+    def bit_mean_gradients(
+        self, circuits: CircuitBatch, weights: Float32[np.ndarray, "B N"]
+    ) -> tuple[Float32[np.ndarray, "B N"], Float32[np.ndarray, "B M N 2"]]:
+        """Exact P(bit_q = 1) of every qubit, and the exact gradient of their weighted sum in every angle.
+
+        Args:
+            circuits: seeds and shots are unused.
+            weights: v, one per circuit and qubit; what backpropagation hands to the circuit's output.
+
+        Returns:
+            Bit means, and d Σ_q v_q·mean_q / d angle in 1/rad.
+
+        Raises:
+            InvalidCircuitError: if the weights have another shape than (B, N).
+        """
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        if weights.shape != (num_circuits, num_qubits):
+            raise InvalidCircuitError(
+                f"weights must be one per circuit and qubit, {(num_circuits, num_qubits)}, got {weights.shape}"
+            )
+        means = np.empty((num_circuits, num_qubits), dtype=np.float32)
+        gradients = np.empty(circuits.angles.shape, dtype=np.float32)
+        angles, pairs, _ = _as_kernel_input(circuits)
+        factors = _plain(weights.astype(np.float32, copy=False))
+
+        def differentiate(scratch: Scratch, start: int, stop: int) -> None:
+            differentiate_means(angles, pairs, factors, scratch.state, *scratch.adjoint, start, stop, means, gradients)
+
+        self._share(differentiate, circuits, num_circuits * num_layers << num_qubits)
+        return means, gradients
+
     def close(self) -> None:
         """Stop the threads and free the working memory; calling it twice is fine."""
         if self._pool is not None:
@@ -178,6 +211,10 @@ def make_scratch(num_layers: int, num_qubits: int, shots: int) -> Scratch:
             np.zeros(num_layers, np.int64),
             np.zeros((num_qubits + 1, 4), np.int64),
             np.zeros(max(shots, num_qubits), np.int64),
+        ),
+        adjoint=(
+            np.zeros((NUM_MARKS, num_qubits), np.int64),
+            np.zeros((2 * num_layers + num_qubits, 3), np.float64),
         ),
     )
 
