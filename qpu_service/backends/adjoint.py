@@ -44,7 +44,7 @@ def differentiate_means(angles, pairs, weights, scratch, marks, turns, start, st
         means: float32 (B, N) out.
         gradients: float32 (B, M, N, 2) out, d Σ_q v_q·means_q / d angle, 1/rad.
     """
-    columns, running, gates, _, entanglers = scratch
+    columns, running, gates, entanglers = scratch[0], scratch[1], scratch[2], scratch[-1]
     num_qubits = angles.shape[2]
     for c in range(start, stop):
         rotation_columns(angles, c, columns)
@@ -80,7 +80,7 @@ def _connect(entanglers, count, num_qubits, marks):  # type: ignore[no-untyped-d
 @kernel()
 def _evolve(root, count, num_qubits, scratch, marks):  # type: ignore[no-untyped-def]
     """State of one component before the rotations that precede its measurements; returns its register's width."""
-    gates, state, entanglers = scratch[2], scratch[3], scratch[4]
+    gates, state, entanglers = scratch[2], scratch[3], scratch[-1]
     clear(state)
     width = np.int64(LANE_BITS)
     for q in range(root, num_qubits):
@@ -150,7 +150,7 @@ def _weigh_ends(root, count, width, circuit, weights, scratch, marks, turns, mea
 @kernel()
 def _go_back(root, count, width, scratch, marks, turns):  # type: ignore[no-untyped-def]
     """Undo one component's gates on ψ and λ, and write the turn of each: Im <λ|σ|ψ> right after it."""
-    gates, state, entanglers = scratch[2], scratch[3], scratch[4]
+    gates, state, entanglers = scratch[2], scratch[3], scratch[-1]
     bra = np.int64(2) << width
     for e in range(count - 1, -1, -1):
         one, other = entanglers[e, 0], entanglers[e, 1]
