@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import redis
 
+from benchmarks.faults.proxy import FaultProxy
 from replay.embedded_server import EmbeddedServer
 from replay.errors import (
     CredentialsRefusedError,
@@ -33,7 +34,6 @@ from tests.integration.redis_fixtures import (  # noqa: F401 - fixtures are used
     server,
     wait_for_the_end,
 )
-from tests.integration.tcp_proxy import LossyProxy
 from tests.unit.replay.segments import SPEC, make_segment
 
 pytestmark = pytest.mark.redis
@@ -94,7 +94,7 @@ def test_acknowledged_segments_survive_kill_9(server, run_id):
 
 def test_lost_replies_store_once(server, run_id):
     target = urlsplit(server.url)
-    proxy = LossyProxy(target.hostname, target.port)
+    proxy = FaultProxy(target.hostname, target.port)
     url = f"redis://:{target.password}@127.0.0.1:{proxy.port}/0"
     writer = RedisWriter.connect(url, run_id, SPEC, LIMITER, CAPACITY, deadline_s=10, socket_timeout_s=0.5)
     learner = RedisReplay.connect(server.url, run_id, SPEC, LIMITER, CAPACITY)

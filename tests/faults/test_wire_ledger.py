@@ -1,0 +1,56 @@
+"""The ledger reads inserts and their answers off the wire, however the bytes are cut."""
+
+import pytest
+
+from benchmarks.faults.replay_faults import compare
+from benchmarks.faults.wire_ledger import SegmentId, WireLedger
+
+
+def request(*words):
+    words = [str(word).encode() if not isinstance(word, bytes) else word for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+def insert(actor, incarnation, sequence, steps=8, frame=b"\r\n*3\r\n"):
+    keys = [f"hdqnn:{{run}}:{name}" for name in ("meta", "counters", "sequences", "lengths")]
+    who = f"{actor}:{incarnation}"
+    return request("EVALSHA", "sha", 4, *keys, "id", who, sequence, steps, frame, "hdqnn:{run}:segment:")
+
+
+def answer(status):
+    return b"*5\r\n" + b"".join(b":%d\r\n" % number for number in (status, 8, 0, 1, 0))
+
+
+CONVERSATION = [
+    (request("AUTH", "secret") + request("PING"), b"+OK\r\n+PONG\r\n"),
+    (insert(1, 2, 3) + insert(1, 2, 4), answer(1) + answer(0)),
+    (request("MGET", "a", "b"), b"*2\r\n$-1\r\n$3\r\nabc\r\n"),
+    (insert(1, 2, 6), answer(2)),
+    (insert(1, 2, 5), b"-OOM command not allowed\r\n"),
+    (insert(1, 2, 5, frame=b"x" * 100_000), answer(1)),
+]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10**6])
+def test_sent_and_acknowledged_are_told_apart(piece):
+    ledger = WireLedger(clock=lambda: 5.0)
+    for sent, got in CONVERSATION:
+        for is_reply, data in ((False, sent), (True, got)):
+            for start in range(0, len(data), piece if len(data) < 10_000 else 5_000):
+                ledger(0, is_reply, data[start : start + (piece if len(data) < 10_000 else 5_000)])
+    assert ledger.sent() == [SegmentId(1, 2, sequence) for sequence in (3, 4, 6, 5, 5)]
+    assert [entry.segment.sequence for entry in ledger.acknowledged()] == [3, 4, 5]
+    assert {(entry.at_s, entry.steps) for entry in ledger.acknowledged()} == {(5.0, 8)}
+
+
+def test_connections_are_kept_apart_and_an_answer_that_never_came_acknowledges_nothing():
+    ledger = WireLedger()
+    ledger(0, False, insert(0, 1, 0))
+    ledger(1, False, insert(1, 1, 0))
+    ledger(1, True, answer(1))
+    assert [entry.segment.actor_id for entry in ledger.acknowledged()] == [1]
+
+
+def test_comparing_finds_every_kind_of_difference():
+    a, b, c, d = (SegmentId(0, 1, sequence) for sequence in range(4))
+    assert compare({a, b}, [a, c, c], {a, d}) == {"acknowledged": 2, "lost": 1, "duplicated": 1, "unknown": 1}
