@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from actors.environment import EnvironmentGroup
 from actors.policy import ActingPolicy, PendingAction
 from actors.segments import SegmentBuilder, Step
 from learner.config import AgentSpec
+from learner.normalisation import ReturnMoments
 from learner.parameters import ParameterSource
 from replay.interfaces import SegmentWriter
 from replay.types import InsertReply, Segment
@@ -25,6 +26,8 @@ class EpisodeRecord:
 
     episode_return: float
     episode_length: int
+    discounted: ReturnMoments
+    """Of its running discounted return; rewards get their scale from them."""
 
 
 @dataclass(slots=True)
@@ -36,6 +39,8 @@ class Lane:
     builders: list[SegmentBuilder]
     episode_return: Float32[np.ndarray, "E"]
     episode_length: np.ndarray
+    discounted_returns: Float64[np.ndarray, "4 E"]
+    """Of the running episode: G ← r + γ G now, Σ G, Σ G², max |G|."""
     pending: PendingAction | None = None
 
 
@@ -53,6 +58,7 @@ class Rollout:
         segment_length: steps of one environment per insert.
         noise_std: exploration noise, fraction of the action half-range.
         learning_starts: transitions in the replay before the policy replaces uniform random actions.
+        discount_factor: γ of the running discounted returns.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Rollout:
         segment_length: int,
         noise_std: float,
         learning_starts: int,
+        discount_factor: float,
     ) -> None:
         self.lanes = lanes
         self.rng = rng
@@ -83,6 +90,7 @@ class Rollout:
         self._segment_length = segment_length
         self._noise_std = noise_std
         self._learning_starts = learning_starts
+        self._discount_factor = discount_factor
 
     def begin(self, lane: Lane) -> None:
         """Take newer parameters if there are any, and hand this lane's circuits to the QPU service."""
@@ -107,6 +115,7 @@ class Rollout:
         finished = result.terminated | result.truncated
         lane.episode_return += result.reward
         lane.episode_length += 1
+        _add_discounted(lane.discounted_returns, result.reward, self._discount_factor)
         segments: list[Segment] = []
         for row, builder in enumerate(lane.builders):
             discount = 0.0 if result.terminated[row] else 1.0
@@ -170,9 +179,13 @@ class Rollout:
 
     def _close_episodes(self, lane: Lane, finished: np.ndarray) -> None:
         for row in np.flatnonzero(finished):
-            self.episodes.append(EpisodeRecord(float(lane.episode_return[row]), int(lane.episode_length[row])))
+            length = int(lane.episode_length[row])
+            _, total, squares, largest = lane.discounted_returns[:, row].tolist()
+            moments = ReturnMoments(length, total, squares, largest)
+            self.episodes.append(EpisodeRecord(float(lane.episode_return[row]), length, moments))
         lane.episode_return[finished] = 0.0
         lane.episode_length[finished] = 0
+        lane.discounted_returns[:, finished] = 0.0
 
 
 def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[int]) -> list[Lane]:
@@ -188,6 +201,17 @@ def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[in
                 builders=[SegmentBuilder() for _ in range(count)],
                 episode_return=np.zeros(count, np.float32),
                 episode_length=np.zeros(count, np.int64),
+                discounted_returns=np.zeros((4, count)),
             )
         )
     return lanes
+
+
+def _add_discounted(
+    running: Float64[np.ndarray, "4 E"], reward: Float32[np.ndarray, "E"], discount_factor: float
+) -> None:
+    """One more step of every environment's running discounted return and of its sums, in place."""
+    running[0] = reward + discount_factor * running[0]
+    running[1] += running[0]
+    running[2] += running[0] ** 2
+    np.maximum(running[3], np.abs(running[0]), out=running[3])

@@ -1,11 +1,13 @@
 """Everything that a lockstep rollout must keep to go on bit for bit."""
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import torch
 
 from actors.rollout import EpisodeRecord, Lane, Rollout
+from learner.normalisation import ReturnMoments
 
 
 def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -26,15 +28,16 @@ def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, 
         for row, builder in enumerate(lane.builders):
             arrays.update({f"segment.{row}.{name}": column for name, column in builder.state().items()})
         arrays["episode_return"], arrays["episode_length"] = lane.episode_return, lane.episode_length
+        arrays["discounted_returns"] = lane.discounted_returns
         tensors.update({f"{number}.{name}": _tensor(array) for name, array in arrays.items()})
-        parameters = lane.policy.network.named_parameters()
-        tensors.update({f"{number}.policy.{name}": value.detach().clone() for name, value in parameters})
+        parameters = lane.policy.network.state_dict()
+        tensors.update({f"{number}.policy.{name}": value.clone() for name, value in parameters.items()})
         lanes.append({"episodes": episodes, "version": lane.policy.version, "policy": lane.policy.random_state()})
     return tensors, {
         "lanes": lanes,
         "rng": rollout.rng.bit_generator.state,
         "sequence": rollout.sequence,
-        "finished": [[e.episode_return, e.episode_length] for e in rollout.episodes],
+        "finished": [[e.episode_return, e.episode_length, astuple(e.discounted)] for e in rollout.episodes],
     }
 
 
@@ -46,7 +49,9 @@ def restore_rollout(rollout: Rollout, tensors: dict[str, torch.Tensor], scalars:
         _restore_lane(lane, own, saved)
     rollout.rng.bit_generator.state = scalars["rng"]
     rollout.sequence = int(scalars["sequence"])
-    rollout.episodes = [EpisodeRecord(*pair) for pair in scalars["finished"]]
+    rollout.episodes = [
+        EpisodeRecord(total, length, ReturnMoments(*moments)) for total, length, moments in scalars["finished"]
+    ]
     rollout.poll()
 
 
@@ -62,10 +67,11 @@ def _restore_lane(lane: Lane, tensors: dict[str, torch.Tensor], saved: dict[str,
         builder.restore(arrays)
     lane.episode_return = tensors["episode_return"].numpy().copy()
     lane.episode_length = tensors["episode_length"].numpy().copy()
+    lane.discounted_returns = tensors["discounted_returns"].numpy().copy()
     lane.policy.version = int(saved["version"])
     lane.policy.restore_random_state(saved["policy"])
     with torch.no_grad():
-        for name, parameter in lane.policy.network.named_parameters():
+        for name, parameter in lane.policy.network.state_dict().items():
             parameter.copy_(tensors[f"policy.{name}"])
 
 

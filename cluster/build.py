@@ -1,5 +1,7 @@
 """Configuration → objects. The only place that decides which implementation a setting means."""
 
+import math
+
 import torch
 
 from actors.policy import ActingPolicy
@@ -22,6 +24,8 @@ def make_learner(config: RunConfig, spec: AgentSpec) -> TD3Learner:
         policy_config=config.policy,
         surrogate_config=config.surrogate,
         config=config.td3,
+        critic_config=config.critic,
+        decay_updates=math.ceil(config.total_steps * config.td3.updates_per_step),
         seed=derive_seed(config.seed, Stream.LEARNER),
         device=learner_device(config.device),
     )

@@ -17,6 +17,7 @@ import yaml
 from actors.config import ActorConfig, EvaluationConfig
 from cluster.errors import ConfigError
 from learner.config import BlockName, PolicyConfig, SurrogateConfig, TD3Config
+from learner.critic_config import CriticConfig
 from qpu_service.config import QPUConfig
 from replay.config import ReplayConfig
 
@@ -74,6 +75,8 @@ class RunConfig:
     """Quantum surrogate (paper: qtDNN)."""
     td3: TD3Config = field(default_factory=TD3Config)
     """Learning rule."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """Critics."""
     actors: ActorConfig = field(default_factory=ActorConfig)
     """Rollouts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

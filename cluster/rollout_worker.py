@@ -93,6 +93,7 @@ class RolloutWorker:
             segment_length=config.actors.segment_length,
             noise_std=config.actors.exploration_noise_std,
             learning_starts=config.td3.learning_starts,
+            discount_factor=config.td3.discount_factor,
         )
         for lane in self._rollout.lanes:
             self._rollout.begin(lane)

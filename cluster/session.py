@@ -21,6 +21,7 @@ from cluster.progress import Progress, Status
 from cluster.rounds import TestRound, TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
+from learner.normalisation import ReturnMoments
 from learner.parameters import VersionedParameters
 from learner.state import learner_state, load_learner_state
 from learner.td3 import TD3Learner
@@ -118,6 +119,8 @@ class Session:
 
     def add_episodes(self, episodes: Sequence[EpisodeRecord]) -> None:
         """Training episodes that ended."""
+        for episode in episodes:
+            self.learner.observe_returns(episode.discounted)
         self._episodes.extend(episodes)
         self._new_episodes.extend(episodes)
 
@@ -203,8 +206,8 @@ class Session:
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
         self._tested_update = int(state["tested_update"])
         self.test_returns = [float(value) for value in state["test_returns"]]
-        self._episodes.extend(EpisodeRecord(*pair) for pair in state["episodes"])
-        self._new_episodes = [EpisodeRecord(*pair) for pair in state["new_episodes"]]
+        self._episodes.extend(_episode(saved) for saved in state["episodes"])
+        self._new_episodes = [_episode(saved) for saved in state["new_episodes"]]
         self._next_save = self._save_due_after(int(state["env_step"]))
 
     @property
@@ -274,6 +277,11 @@ class Session:
         if self._next_save is not None:
             return self.env_step >= self._next_save
         return self._clock() - self._last_save_s >= self.config.checkpoint.period_s
+
+
+def _episode(saved: Sequence[Any]) -> EpisodeRecord:
+    total, length, moments = saved
+    return EpisodeRecord(total, length, ReturnMoments(*moments))
 
 
 def _next_multiple(value: int, period: int) -> int:

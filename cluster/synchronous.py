@@ -135,4 +135,5 @@ def _make_rollout(
         segment_length=config.actors.segment_length,
         noise_std=config.actors.exploration_noise_std,
         learning_starts=config.td3.learning_starts,
+        discount_factor=config.td3.discount_factor,
     )

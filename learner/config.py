@@ -22,6 +22,12 @@ class PolicyConfig:
     """Classical links c from PreDNN straight to PostDNN. Source: paper, d_c-link."""
     circuit: CircuitShape = field(default_factory=CircuitShape)
     """Size of the circuit. Source: paper, N and M."""
+    normalise_observations: bool = False
+    """Bring observations to mean 0 and variance 1 by running statistics, for policy and critics."""
+    hidden_normalisation: Literal["none", "layer"] = "none"
+    """LayerNorm before the activations of PreDNN and PostDNN."""
+    normalise_parameters: bool = False
+    """RMSNorm with learned gains on the circuit parameters: angles that stay bounded whatever the critic asks for."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -64,8 +70,6 @@ class TD3Config:
     """α of PreDNN and PostDNN. Source: paper."""
     critic_learning_rate: float = 3e-4
     """α of the critics. Source: paper."""
-    critic_hidden_size: int = 256
-    """Units of both critic segments. Source: paper, [[376, 256], [273, 256, 1]]."""
     policy_delay: int = 2
     """Updates per policy and target update, N_A. Source: TD3."""
     target_noise_std: float = 0.2
@@ -76,6 +80,14 @@ class TD3Config:
     """Update-to-data ratio: updates per environment step once learning has started. Source: TD3."""
     learning_starts: int = 25_000
     """Environment steps with uniform random actions before the first update. Source: TD3."""
+    scale_rewards: bool = False
+    """Divide rewards so that discounted returns have a standard deviation of at most 1 and stay within
+    ``critic.max_value``. Source: SimbaV2 (arXiv:2502.15280)."""
+    final_learning_rate_share: float = 1.0
+    """Share of their learning rates that policy and critics keep at the run's last update; linear in between."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; several times faster on
+    GPUs and on CPUs with AMX."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -87,7 +99,8 @@ class TD3Config:
         _require(self.target_noise_clip >= 0, "target_noise_clip", self.target_noise_clip, "0 or more")
         _require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "positive")
         _require(self.learning_starts >= 1, "learning_starts", self.learning_starts, "at least 1")
-        _require(self.critic_hidden_size >= 1, "critic_hidden_size", self.critic_hidden_size, "at least 1")
+        share = self.final_learning_rate_share
+        _require(0 < share <= 1, "final_learning_rate_share", share, "in (0, 1]")
         for name in ("policy_learning_rate", "critic_learning_rate"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
 

@@ -12,34 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def critic_target(
-    reward: Float[Tensor, "B"],
-    discount: Float[Tensor, "B"],
-    target_q: Float[Tensor, "2 B"],
-    discount_factor: float,
-) -> Float[Tensor, "B"]:
-    """Clipped double-Q target y = r + γ · discount · min(Q'₁, Q'₂).
-
-    Args:
-        reward: environment reward units.
-        discount: 0 where the step terminated the episode, else 1 (truncation keeps 1).
-        target_q: target critics at (s', ã), ã already smoothed and clamped.
-        discount_factor: γ.
-
-    Returns:
-        Regression target of both critics.
-
-    Source: arXiv:1802.09477, Algorithm 1. The hDQNN paper's Algorithm 1 writes one critic and no
-    termination; it follows TD3 for both.
-    """
-    return reward + discount_factor * discount * target_q.amin(dim=0)
-
-
-def critic_loss(q: Float[Tensor, "2 B"], target: Float[Tensor, "B"]) -> Float[Tensor, ""]:
-    """Sum over the two critics of the mean squared TD error. Source: arXiv:1802.09477, Algorithm 1."""
-    return (q - target).square().mean(dim=1).sum()
-
-
 def smoothed_action(
     action: Float[Tensor, "B A"],
     noise: Float[Tensor, "B A"],

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from learner.config import AgentSpec, BlockName, PolicyConfig
 from learner.matching import matched_sizes
+from learner.normalisation import ObservationNormaliser
 
 
 class PolicyNetwork(nn.Module):
@@ -30,8 +31,11 @@ class PolicyNetwork(nn.Module):
         self.num_bits = config.circuit.num_qubits
         sizes = matched_sizes(spec, config) if block == "mlp" else None
         hidden_size = config.hidden_size if sizes is None else sizes.policy
-        self.pre = _mlp(spec.observation_size, hidden_size, self.num_parameters + config.num_links)
-        self.post = _mlp(self.num_bits + config.num_links, hidden_size, spec.action_size)
+        norm = config.hidden_normalisation
+        self.pre = _mlp(spec.observation_size, hidden_size, self.num_parameters + config.num_links, norm)
+        self.post = _mlp(self.num_bits + config.num_links, hidden_size, spec.action_size, norm)
+        self.normaliser = ObservationNormaliser(spec.observation_size) if config.normalise_observations else None
+        self.parameter_norm = nn.RMSNorm(self.num_parameters) if config.normalise_parameters else None
         self.linear_block = nn.Linear(self.num_parameters, self.num_bits) if block == "linear" else None
         self.mlp_block = None if sizes is None else _mlp(self.num_parameters, sizes.block, self.num_bits)
         # A copy and not a draw of its own: with the same seed this policy starts as the pqc's does.
@@ -44,9 +48,20 @@ class PolicyNetwork(nn.Module):
 
     def encode(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B C"]]:
         """PreDNN: circuit parameters q_i (rad and real-valued qubit indices) and classical links."""
+        observation = self.normalise(observation)
         output = self.pre(observation)
         driving = output if self.frozen_pre is None else self.frozen_pre(observation)
-        return driving[:, : self.num_parameters], output[:, self.num_parameters :]
+        parameters = driving[:, : self.num_parameters]
+        if self.parameter_norm is not None:
+            parameters = self.parameter_norm(parameters)
+        return parameters, output[:, self.num_parameters :]
+
+    def normalise(self, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
+        """What PreDNN sees of an observation; the critics see the same."""
+        if self.normaliser is None:
+            return observation
+        normalised: Tensor = self.normaliser(observation)
+        return normalised
 
     def decode(self, block_output: Float[Tensor, "B N"], links: Float[Tensor, "B C"]) -> Float[Tensor, "B A"]:
         """PostDNN: action inside the environment's bounds; tanh because TD3's policy is bounded so."""
@@ -122,5 +137,6 @@ class QuantumSurrogate(nn.Module):
         return torch.sigmoid(self.logits(circuit_parameters))
 
 
-def _mlp(num_inputs: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(num_inputs, hidden_size), nn.LeakyReLU(), nn.Linear(hidden_size, num_outputs))
+def _mlp(num_inputs: int, hidden_size: int, num_outputs: int, normalisation: str = "none") -> nn.Sequential:
+    norm = [nn.LayerNorm(hidden_size)] if normalisation == "layer" else []
+    return nn.Sequential(nn.Linear(num_inputs, hidden_size), *norm, nn.LeakyReLU(), nn.Linear(hidden_size, num_outputs))

@@ -57,7 +57,7 @@ def load_parameters(policy: PolicyNetwork, parameters: VersionedParameters) -> N
     Raises:
         StateMismatchError: if names or shapes differ.
     """
-    own = dict(policy.named_parameters())
+    own = policy.state_dict()
     if own.keys() != parameters.arrays.keys():
         raise StateMismatchError(
             f"published parameters are {sorted(parameters.arrays)}, the policy has {sorted(own)}; "

@@ -32,6 +32,7 @@ def learner_state(learner: TD3Learner) -> tuple[dict[str, Tensor], dict[str, Any
         "update_step": learner.update_step,
         "generator": generator_state,
         "block": learner.block,
+        "return_scale": learner.return_scale.state(),
         "running_means": {name: [float(total), learner._counts[name]] for name, total in learner._sums.items()},
     }
 
@@ -60,6 +61,7 @@ def load_learner_state(learner: TD3Learner, tensors: Mapping[str, Tensor], scala
                 field: tensors[f"{prefix}.{index}.{field}"].to(learner.device, copy=True) for field in _ADAM_FIELDS
             }
     learner.update_step = int(scalars["update_step"])
+    learner.return_scale.restore(scalars["return_scale"])
     state = bytearray(base64.b64decode(scalars["generator"]))
     learner.generator.set_state(torch.frombuffer(state, dtype=torch.uint8))
     learner._sums = {
@@ -73,8 +75,9 @@ def _modules(learner: TD3Learner) -> dict[str, torch.nn.Module]:
         "policy": learner.policy,
         "critic": learner.critic,
         "target_policy": learner.target_policy,
-        "target_critic": learner.target_critic,
     }
+    if learner.target_critic is not None:
+        modules["target_critic"] = learner.target_critic
     if learner.surrogate is not None:
         modules["surrogate"] = learner.surrogate
     return modules

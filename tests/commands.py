@@ -18,7 +18,7 @@ TINY = [
     *("--policy.circuit.num-layers", "2"),
     *("--policy.hidden-size", "16"),
     *("--td3.batch-size", "16"),
-    *("--td3.critic-hidden-size", "16"),
+    *("--critic.hidden-size", "16"),
     *("--surrogate.num-tiny-batches", "1"),
     *("--surrogate.tiny-batch-size", "16"),
     *("--num-threads", "1"),

@@ -46,6 +46,7 @@ def make_rollout(
         segment_length=segment_length,
         noise_std=noise_std,
         learning_starts=learning_starts,
+        discount_factor=0.5,
     )
     return rollout, writer, sampler
 

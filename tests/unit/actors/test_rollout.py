@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actors.errors import InvalidEnvironmentError
-from actors.rollout import EpisodeRecord
 from learner.config import AgentSpec
+from learner.normalisation import ReturnMoments
 from learner.parameters import ParameterBoard
 from replay.types import Segment
 from tests.environments import PREFIX
@@ -131,8 +131,21 @@ def test_environments_are_dealt_out_evenly_to_lanes():
 def test_episodes_are_reported_once_with_return_and_length():
     rollout, _, _ = make_rollout()
     advance(rollout, 8)
-    assert rollout.take_episodes() == [EpisodeRecord(1 + 2 + 3, 3), EpisodeRecord(500 + 1 + 2 + 3 + 4 + 5, 5)]
+    first, second = rollout.take_episodes()
+    assert (first.episode_return, first.episode_length) == (1 + 2 + 3, 3)
+    assert (second.episode_return, second.episode_length) == (500 + 1 + 2 + 3 + 4 + 5, 5)
     assert rollout.take_episodes() == []
+
+
+def test_episodes_carry_the_moments_of_their_running_discounted_return():
+    rollout, _, _ = make_rollout()
+    advance(rollout, 8)
+    first, second = rollout.take_episodes()
+    running = [1.0, 2 + 0.5 * 1, 3 + 0.5 * 2.5]
+    assert first.discounted == ReturnMoments(3, sum(running), sum(g * g for g in running), max(running))
+    # A new episode, of rewards 101 to 105, starts from nothing.
+    running = [101.0, 152.5, 179.25, 193.625, 201.8125]
+    assert second.discounted == ReturnMoments(5, sum(running), sum(g * g for g in running), max(running))
 
 
 def actions_of(writer):

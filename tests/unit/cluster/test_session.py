@@ -18,12 +18,15 @@ from cluster.metrics import MetricsWriter
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory, read_rows
 from learner.config import AgentSpec, PolicyConfig, SurrogateConfig, TD3Config
+from learner.critic_config import CriticConfig
+from learner.normalisation import ReturnMoments
 from qpu_service.circuit import CircuitShape
 from replay.config import ReplayConfig
 from replay.memory_replay import MemoryReplay
 from tests.unit.replay.segments import make_segment
 
 SPEC = AgentSpec(observation_size=3, action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
+MOMENTS = ReturnMoments(count=2, total=3.0, total_squares=5.0, largest=2.0)
 CONFIG = RunConfig(
     total_steps=1_000,
     device="cpu",
@@ -31,7 +34,8 @@ CONFIG = RunConfig(
     log_period_steps=50,
     policy=PolicyConfig(hidden_size=8, num_links=2, circuit=CircuitShape(num_qubits=2, num_layers=1)),
     surrogate=SurrogateConfig(hidden_size=8, num_tiny_batches=1, tiny_batch_size=4),
-    td3=TD3Config(batch_size=4, critic_hidden_size=8, learning_starts=20),
+    td3=TD3Config(batch_size=4, learning_starts=20),
+    critic=CriticConfig(hidden_size=8),
     evaluation=EvaluationConfig(period_steps=100, num_episodes=2),
     replay=ReplayConfig(capacity=2_000, slack_steps=300),
 )
@@ -157,7 +161,7 @@ def test_tests_and_rows_come_once_per_period_however_far_a_step_leaps(run):
 
 
 def test_rows_hold_what_was_measured_since_the_last_one(run):
-    run.session.add_episodes([EpisodeRecord(-10.0, 5), EpisodeRecord(-20.0, 15)])
+    run.session.add_episodes([EpisodeRecord(-10.0, 5, MOMENTS), EpisodeRecord(-20.0, 15, MOMENTS)])
     run.now_s = 10.0
     run.advance(50)
     run.now_s = 20.0
@@ -225,7 +229,7 @@ def test_a_resumed_session_goes_on_exactly_as_the_uninterrupted_one(tmp_path, le
 
     def advance(run, part):
         for size in part:
-            run.session.add_episodes([EpisodeRecord(float(size), size)])
+            run.session.add_episodes([EpisodeRecord(float(size), size, MOMENTS)])
             run.advance(size)
 
     whole = Run(tmp_path / "whole", config)

@@ -6,23 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.losses import critic_loss, critic_target, polyak_update_, smoothed_action, surrogate_loss
-
-
-def test_critic_target_takes_the_smaller_critic_and_stops_at_termination():
-    target = critic_target(
-        reward=torch.tensor([1.0, 2.0, 3.0]),
-        discount=torch.tensor([1.0, 0.0, 1.0]),
-        target_q=torch.tensor([[10.0, 10.0, -4.0], [5.0, 20.0, 8.0]]),
-        discount_factor=0.9,
-    )
-    assert target.tolist() == pytest.approx([1 + 0.9 * 5, 2.0, 3 + 0.9 * -4])
-
-
-def test_critic_loss_is_the_sum_of_two_mean_squares():
-    q = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    target = torch.tensor([0.0, 1.0])
-    assert float(critic_loss(q, target)) == pytest.approx((1 + 1) / 2 + (9 + 9) / 2)
+from learner.losses import polyak_update_, smoothed_action, surrogate_loss
 
 
 def test_smoothing_noise_is_scaled_clipped_and_kept_inside_each_bound():

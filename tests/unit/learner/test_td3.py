@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from learner.config import AgentSpec, PolicyConfig, SurrogateConfig, TD3Config
+from learner.critic_config import CriticConfig
 from learner.errors import LearnerDivergedError
 from learner.td3 import TD3Learner
 from qpu_service.circuit import CircuitShape
@@ -20,7 +21,8 @@ def make_learner(block="pqc", **td3):
         block=block,
         policy_config=PolicyConfig(hidden_size=16, num_links=2, circuit=CIRCUIT),
         surrogate_config=SurrogateConfig(hidden_size=32, num_tiny_batches=4, tiny_batch_size=16),
-        config=TD3Config(critic_hidden_size=16, **td3),
+        config=TD3Config(**td3),
+        critic_config=CriticConfig(hidden_size=16),
         seed=3,
     )
 

@@ -1,0 +1,124 @@
+"""Critics beyond the paper's segmented one: plain or residual, normalised or not, any number of them.
+
+Axis legend: B batch, O observation, A action, E critics, K outputs of a head (1 or the number of bins).
+Sources: thesis on stable continuous control, Chapters 2 and 3 (LayerNorm, GroupNorm, residual blocks);
+CrossQ (arXiv:1902.05605) for BatchNorm over both batches; FlashSAC's block for BatchNorm inside residuals.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learner.config import AgentSpec
+from learner.critic_config import CriticConfig
+from learner.networks import TwinCritic
+
+
+class EnsembleCritic(nn.Module):
+    """E critics of one kind, each a network of its own over (s, a); actions enter as fractions of their half-range."""
+
+    def __init__(self, spec: AgentSpec, config: CriticConfig) -> None:
+        super().__init__()
+        low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+        self.register_buffer("action_scale", (high - low) / 2, persistent=False)
+        self.register_buffer("action_center", (high + low) / 2, persistent=False)
+        self.action_scale: Tensor
+        self.action_center: Tensor
+        num_inputs = spec.observation_size + spec.action_size
+        self.critics = nn.ModuleList([_make_network(num_inputs, config) for _ in range(config.num_critics)])
+
+    def forward(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "E B K"]:
+        """Outputs of the heads of all critics."""
+        return torch.stack([critic(self._inputs(observation, action)) for critic in self.critics])
+
+    def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "1 B K"]:
+        """Output of the first critic's head alone."""
+        output: Tensor = self.critics[0](self._inputs(observation, action))
+        return output.unsqueeze(0)
+
+    def _inputs(self, observation: Tensor, action: Tensor) -> Float[Tensor, "B I"]:
+        return torch.cat([observation, (action - self.action_center) / self.action_scale], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(norm(W₂ f(norm(W₁ x)))); without normalisation x + W₂ f(W₁ x), the thesis's Fig. 2.1."""
+
+    def __init__(self, config: CriticConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.hidden_size * config.expansion
+        has_bias = config.normalisation == "none"
+        self.expand = nn.Linear(width, inner, bias=has_bias)
+        self.contract = nn.Linear(inner, width, bias=has_bias)
+        self.inner_norm = _make_norm(inner, config)
+        self.outer_norm = _make_norm(width, config)
+        self._is_plain = has_bias
+
+    def forward(self, inputs: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
+        """The stream after this block."""
+        inner = functional.relu(self.inner_norm(self.expand(inputs)))
+        change = self.outer_norm(self.contract(inner))
+        return inputs + (change if self._is_plain else functional.relu(change))
+
+
+def normalise_rows_(critic: nn.Module) -> None:
+    """Put the rows of hidden layers back to length 1, in place; heads and norms are left alone."""
+    weights = [
+        module.weight
+        for network in critic.modules()
+        if isinstance(network, nn.Sequential)
+        for module in list(network.modules())
+        if isinstance(module, nn.Linear) and module is not network[-1]
+    ]
+    with torch.no_grad():
+        for weight in weights:
+            weight.div_(weight.norm(dim=1, keepdim=True).clamp_min(1e-8))
+
+
+def make_critic(spec: AgentSpec, config: CriticConfig) -> TwinCritic | EnsembleCritic:
+    """Critics of the configured architecture."""
+    if config.architecture == "segmented":
+        return TwinCritic(spec, config.hidden_size)
+    critic = EnsembleCritic(spec, config)
+    if config.unit_rows:
+        normalise_rows_(critic)
+    return critic
+
+
+def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
+    width = config.hidden_size
+    num_outputs = config.num_bins if config.head == "categorical" else 1
+    layers: list[nn.Module] = []
+    if config.normalisation == "batch":
+        layers.append(_batch_norm(num_inputs))
+    if config.architecture == "residual":
+        layers.append(nn.Linear(num_inputs, width))
+        layers.extend(ResidualBlock(config) for _ in range(config.num_layers))
+        if config.normalisation != "none":
+            layers.append(nn.RMSNorm(width, elementwise_affine=False))
+    else:
+        sizes = [num_inputs] + [width] * config.num_layers
+        for size in sizes[:-1]:
+            layers.extend([nn.Linear(size, width), _make_norm(width, config), nn.ReLU()])
+    layers.append(nn.Linear(width, num_outputs))
+    if config.orthogonal:
+        for module in nn.Sequential(*layers).modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gain=1.0 if module is layers[-1] else 2**0.5)
+    return nn.Sequential(*layers)
+
+
+def _make_norm(size: int, config: CriticConfig) -> nn.Module:
+    norms: dict[str, nn.Module] = {
+        "none": nn.Identity(),
+        "layer": nn.LayerNorm(size),
+        "group": nn.GroupNorm(config.num_groups, size),
+        "batch": _batch_norm(size),
+    }
+    norm = norms[config.normalisation]
+    return nn.Sequential(nn.Dropout(config.dropout), norm) if config.dropout else norm
+
+
+def _batch_norm(size: int) -> nn.BatchNorm1d:
+    # The running statistics serve the policy's climb alone; a hundred updates of memory follow the policy closely.
+    return nn.BatchNorm1d(size, momentum=0.01)

@@ -1,0 +1,96 @@
+"""Running statistics: observations brought to mean 0 and variance 1, rewards to returns that fit the critic's range.
+
+Axis legend: B batch, O observation.
+Sources: observation normalisation as SimBa (arXiv:2410.09754), reward scaling as SimbaV2 (arXiv:2502.15280).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ObservationNormaliser(nn.Module):
+    """(s − mean) / std over every observation seen so far, clamped; part of the published policy."""
+
+    def __init__(self, size: int, *, clip: float = 10.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.mean: Tensor
+        self.variance: Tensor
+        self.count: Tensor
+        self._clip = clip
+
+    def forward(self, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
+        """Normalised observations; a component that never changed becomes 0."""
+        scaled = (observation - self.mean) * torch.rsqrt(self.variance + 1e-8)
+        return scaled.clamp(-self._clip, self._clip)
+
+    @torch.no_grad()
+    def update(self, observation: Float[Tensor, "B O"]) -> None:
+        """Take a batch into the statistics (parallel variance, Chan et al. 1979)."""
+        batch_variance, batch_mean = torch.var_mean(observation, dim=0, correction=0)
+        count = self.count + len(observation)
+        share = (len(observation) / count).to(observation.dtype)
+        delta = batch_mean - self.mean
+        self.variance.lerp_(batch_variance, share).add_(delta.square() * share * (1 - share))
+        # The first batch has nothing to be mixed with: the initial variance of 1 counts for nothing.
+        self.mean.add_(delta * share)
+        self.count.copy_(count)
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnMoments:
+    """Running discounted returns G ← r + γ G of one finished episode, from its first step on."""
+
+    count: int
+    total: float
+    total_squares: float
+    largest: float
+    """max |G|."""
+
+
+class ReturnScale:
+    """Divisor of rewards that gives discounted returns a variance of about 1 and keeps them in the critic's range.
+
+    scale = max(std(G), max|G| / max_value). Source: SimbaV2 (arXiv:2502.15280), reward scaling.
+    """
+
+    def __init__(self, max_value: float) -> None:
+        self._max_value = max_value
+        self._count, self._total, self._total_squares, self._largest = 0, 0.0, 0.0, 0.0
+
+    def add(self, moments: ReturnMoments) -> None:
+        """Take in one episode."""
+        self._count += moments.count
+        self._total += moments.total
+        self._total_squares += moments.total_squares
+        self._largest = max(self._largest, moments.largest)
+
+    @property
+    def scale(self) -> float:
+        """The divisor; 1 until an episode has ended."""
+        if self._count == 0:
+            return 1.0
+        mean = self._total / self._count
+        variance = max(self._total_squares / self._count - mean * mean, 0.0)
+        return max(math.sqrt(variance), self._largest / self._max_value, 1e-8)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able; floats survive it bit for bit."""
+        return {
+            "count": self._count,
+            "total": self._total,
+            "total_squares": self._total_squares,
+            "largest": self._largest,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what ``state`` gave."""
+        self._count, self._total = int(state["count"]), float(state["total"])
+        self._total_squares, self._largest = float(state["total_squares"]), float(state["largest"])

@@ -1,0 +1,114 @@
+"""What a critic's outputs mean and what they are fitted to: one number, or a distribution over bins.
+
+Axis legend: B batch, E critics, K bins.
+Sources: TD3 (arXiv:1802.09477) for the scalar minimum; C51 (arXiv:1707.06887, Algorithm 1) for the projection;
+thesis on stable continuous control, 3.4, for the asymmetric loss.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from learner.critic_config import CriticConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarHead:
+    """Q(s, a) itself, fitted with squared errors."""
+
+    asymmetry: float = 0.5
+    """Weight α of errors Q > y; 0.5 is TD3's loss."""
+
+    def values(self, outputs: Tensor) -> Float[Tensor, "E B"]:
+        """Q of every critic. ``outputs`` is (E, B), or (E, B, 1)."""
+        return outputs.squeeze(2) if outputs.dim() == 3 else outputs
+
+    def target(
+        self, next_outputs: Tensor, reward: Float[Tensor, "B"], discount: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B"]:
+        """Y = r + discount · min over critics of Q'(s', ã); ``discount`` holds γ. Source: TD3, Algorithm 1."""
+        return reward + discount * self.values(next_outputs).amin(dim=0)
+
+    def loss(
+        self, outputs: Tensor, target: Float[Tensor, "B"], weight: Float[Tensor, "B"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Sum over critics of the mean of 2·|α or 1 − α|·(Q − y)²; at α = 0.5 the mean squared error.
+
+        Args:
+            outputs: of the critics at (s, a).
+            target: y.
+            weight: of each transition, mean about 1; None for all alike.
+
+        Source: thesis, 3.4, α max(0, Q − y)² + (1 − α) min(0, Q − y)².
+        """
+        error = self.values(outputs) - target
+        squares = error.square()
+        if self.asymmetry != 0.5:
+            squares = squares * torch.where(error > 0, 2 * self.asymmetry, 2 * (1 - self.asymmetry))
+        if weight is not None:
+            squares = squares * weight
+        return squares.mean(dim=1).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class CategoricalHead:
+    """A distribution over evenly spaced bins, fitted with cross entropy."""
+
+    num_bins: int
+    max_value: float
+    """The bins reach from −max_value to max_value."""
+
+    def support(self, like: Tensor) -> Float[Tensor, "K"]:
+        """Values of the bins."""
+        return torch.linspace(-self.max_value, self.max_value, self.num_bins, device=like.device)
+
+    def values(self, outputs: Float[Tensor, "E B K"]) -> Float[Tensor, "E B"]:
+        """Means of the distributions."""
+        return torch.softmax(outputs.float(), dim=2) @ self.support(outputs)
+
+    def target(
+        self, next_outputs: Float[Tensor, "E B K"], reward: Float[Tensor, "B"], discount: Float[Tensor, "B"]
+    ) -> Float[Tensor, "B K"]:
+        """Bellman image of the critic with the smallest mean, put back on the bins.
+
+        Returns:
+            Probabilities: each image r + discount · z gives its mass to the two bins beside it; what falls
+            off the ends is clamped to them. Source: C51, Algorithm 1; minimum of means: SimbaV2, XQC.
+        """
+        probabilities = torch.softmax(next_outputs.float(), dim=2)
+        support = self.support(next_outputs)
+        smallest = (probabilities @ support).argmin(dim=0)
+        chosen = probabilities[smallest, torch.arange(len(reward), device=reward.device)]
+        image = reward.unsqueeze(1) + discount.unsqueeze(1) * support
+        position = (image.clamp(-self.max_value, self.max_value) + self.max_value) * (
+            (self.num_bins - 1) / (2 * self.max_value)
+        )
+        lower = position.floor().clamp(0, self.num_bins - 2)
+        upper_share = position - lower
+        index = lower.long()
+        target = torch.zeros_like(chosen)
+        target.scatter_add_(1, index, chosen * (1 - upper_share))
+        target.scatter_add_(1, index + 1, chosen * upper_share)
+        return target
+
+    def loss(
+        self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"], weight: Float[Tensor, "B"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Sum over critics of the mean cross entropy, nats."""
+        entropies = -(functional.log_softmax(outputs.float(), dim=2) * target).sum(dim=2)
+        if weight is not None:
+            entropies = entropies * weight
+        return entropies.mean(dim=1).sum()
+
+
+ValueHead = ScalarHead | CategoricalHead
+
+
+def make_head(config: CriticConfig) -> ValueHead:
+    """The configured head."""
+    if config.head == "categorical":
+        return CategoricalHead(config.num_bins, config.max_value)
+    return ScalarHead(config.asymmetry)
