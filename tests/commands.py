@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.faults.processes import descendants, process_title
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).with_name("hdqnn")
 OUTSIDE = ("REDIS_URL", "QPU_BACKEND", "QPU_DEVICE", "RAY_ADDRESS")
@@ -105,33 +107,7 @@ def clean_environment(**changes):
     return {**environment, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **changes}
 
 
-def descendants(pid):
-    """Process ids of everything that a process started, its children's children too."""
-    children = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        parent = int(text.rpartition(")")[2].split()[1])
-        children.setdefault(parent, []).append(int(status.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        for child in children.get(waiting.pop(), []):
-            found.append(child)
-            waiting.append(child)
-    return found
-
-
 def replay_servers(directory):
     """Process ids of the replay servers of the runs below a directory; they are nobody's children."""
     pids = [int(lock.read_text() or 0) for lock in directory.rglob("server.lock")]
     return [pid for pid in pids if "-server" in process_title(pid)]
-
-
-def process_title(pid):
-    """Command line of a process, empty where it has gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""

@@ -95,7 +95,8 @@ class _Reader:
     def feed(self, data: bytes) -> list[object]:
         """Values that are complete now."""
         self._buffer += data
-        values, end = [], 0
+        values: list[object] = []
+        end = 0
         while True:
             try:
                 value, end = self._value(end)

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
+from benchmarks.faults.processes import descendants, process_title
 from cluster.run_directory import RunDirectory, read_rows
-from tests.commands import TINY, Command, descendants, process_title, replay_servers
+from tests.commands import TINY, Command, replay_servers
 from tests.environments import PREFIX
 from tests.integration.stored_segments import assert_every_transition_is_there_once, read_replay
 

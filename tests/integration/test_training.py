@@ -6,8 +6,9 @@ import time
 import pytest
 import yaml
 
+from benchmarks.faults.processes import descendants, process_title
 from cluster.run_directory import RunDirectory, read_rows
-from tests.commands import TINY, Command, descendants, hdqnn, process_title, replay_servers
+from tests.commands import TINY, Command, hdqnn, replay_servers
 from tests.environments import PREFIX
 from tests.integration.stored_segments import assert_every_transition_is_there_once, read_replay
 
