@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
+from replay.sampling import EVERYTHING, SampleRule
 from replay.types import InsertReply, ReplayCounts, Segment, TransitionBatch
 
 
@@ -35,8 +37,12 @@ class TransitionSource(Protocol):
         """Whether the samples-per-insert law allows ``count`` more transitions now; never sleeps."""
         ...
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
-        """Uniform over the transitions held, with replacement; counts towards the samples-per-insert law."""
+    def sample(self, batch_size: int, rng: np.random.Generator, rule: SampleRule = EVERYTHING) -> TransitionBatch:
+        """With replacement, uniform or by priority; counts towards the samples-per-insert law."""
+        ...
+
+    def update_priorities(self, indices: Int64[np.ndarray, "B"], td_errors: Float32[np.ndarray, "B"]) -> None:
+        """Tell the temporal-difference errors of a batch; an error where the source draws uniformly."""
         ...
 
     def __len__(self) -> int:

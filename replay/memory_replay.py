@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from replay.codec import decode_segment, encode_segment
 from replay.errors import ReplayConfigError, ReplayLostError, SequenceGapError
 from replay.journal import SegmentJournal
 from replay.mirror import Mirror
 from replay.rate_limiter import RateLimiter
-from replay.types import InsertReply, ReplayCounts, Segment, TransitionBatch, TransitionSpec
+from replay.sampling import EVERYTHING, SampleRule
+from replay.types import InsertReply, Origin, ReplayCounts, Segment, TransitionBatch, TransitionSpec
 
 
 class MemoryReplay:
@@ -27,6 +29,7 @@ class MemoryReplay:
         journal: Path | None = None,
         *,
         run_id: str = "memory",
+        is_prioritised: bool = False,
     ) -> None:
         """An empty replay of ``capacity`` transitions.
 
@@ -36,6 +39,7 @@ class MemoryReplay:
             capacity: transitions held; the oldest segments fall out.
             journal: file that takes every segment; must not exist yet.
             run_id: goes into the journal's frames, which no other run can read.
+            is_prioritised: draw by temporal-difference error instead of uniformly.
 
         Raises:
             ReplayConfigError: if the journal belongs to an earlier start, or ``capacity`` is impossible.
@@ -44,7 +48,7 @@ class MemoryReplay:
         self._limiter = limiter
         self._run_id = run_id
         self._capacity = capacity
-        self._mirror = Mirror(spec, capacity)
+        self._mirror = Mirror(spec, capacity, is_prioritised=is_prioritised)
         self._last_sequences: dict[tuple[int, int], int] = {}
         self._incarnations: dict[int, int] = {}
         self._inserted = 0
@@ -63,14 +67,17 @@ class MemoryReplay:
         state: Mapping[str, int],
         *,
         run_id: str = "memory",
+        is_prioritised: bool = False,
     ) -> Self:
         """The replay as it was when ``state()`` was called; later segments are cut off the journal.
+
+        Where it is prioritised, ``restore_priorities`` must follow.
 
         Raises:
             ReplayLostError: if the journal does not hold what ``state`` counts.
             CorruptFrameError: if a frame within the journal's valid part is damaged.
         """
-        replay = cls(spec, limiter, capacity, run_id=run_id)
+        replay = cls(spec, limiter, capacity, run_id=run_id, is_prioritised=is_prioritised)
         opened = SegmentJournal(journal, state["journal_offset"])
         # The newest segments that fit are what a mirror would have kept; the older ones need not be read.
         recent: deque[tuple[int, int]] = deque()
@@ -86,6 +93,9 @@ class MemoryReplay:
                 f"{journal} holds {replay._inserted} transitions up to byte {opened.offset}, the checkpoint counts "
                 f"{state['inserted']}; is it the journal of another run?"
             )
+        replay._mirror = Mirror(
+            spec, capacity, is_prioritised=is_prioritised, first_index=replay._inserted - num_recent
+        )
         for frame in opened.frames(recent[0][0] if recent else opened.offset):
             replay._mirror.append(decode_segment(frame, spec, run_id))
         replay._journal = opened
@@ -162,15 +172,33 @@ class MemoryReplay:
         """Whether the limiter allows ``count`` more transitions now."""
         return len(self) > 0 and self._limiter.can_sample(self.refresh(), count)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
-        """Uniform over the transitions held, with replacement.
-
-        Raises:
-            ReplayError: if nothing is held yet.
-        """
-        batch = self._mirror.sample(batch_size, rng)
+    def sample(self, batch_size: int, rng: np.random.Generator, rule: SampleRule = EVERYTHING) -> TransitionBatch:
+        """See ``Mirror.sample``."""
+        batch = self._mirror.sample(batch_size, rng, rule)
         self._sampled += batch_size
         return batch
+
+    def take(self, first_index: int, count: int, rule: SampleRule = EVERYTHING) -> tuple[TransitionBatch, int]:
+        """First in, first out; see ``Mirror.take``. An index means the same after ``restore``."""
+        batch, next_index = self._mirror.take(first_index, count, rule)
+        self._sampled += len(batch.indices)
+        return batch, next_index
+
+    def update_priorities(self, indices: Int64[np.ndarray, "B"], td_errors: Float32[np.ndarray, "B"]) -> None:
+        """See ``Mirror.update_priorities``."""
+        self._mirror.update_priorities(indices, td_errors)
+
+    def priorities(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must keep beside ``state``; empty where this replay draws uniformly."""
+        return self._mirror.priorities()
+
+    def restore_priorities(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what ``priorities`` gave; errors as of ``Mirror.restore_priorities``."""
+        self._mirror.restore_priorities(state)
+
+    def origins(self, indices: Int64[np.ndarray, "B"]) -> list[Origin]:
+        """Who made these transitions."""
+        return self._mirror.origins(indices)
 
     def __len__(self) -> int:
         """Transitions held now."""

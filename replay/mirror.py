@@ -1,20 +1,18 @@
-"""The transitions held in this process's memory, from which batches are drawn.
+"""The transitions held in this process's memory, from which batches are drawn."""
 
-Each observation is held once: a segment of T transitions takes T+1 rows of the observation table and T slots of every
-other column. Slots form a ring in order of arrival; rows come from a free list, because the extra row makes their
-number depend on the segments' lengths. The tables are allocated at full size but the operating system hands out their
-pages at the first write, so a replay that has never been filled costs only what it holds.
-"""
-
-from collections import deque
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float32, Int64
 
 from replay.errors import ReplayConfigError, ReplayError
-from replay.types import Segment, TransitionBatch, TransitionSpec
+from replay.priorities import LossAdjustedPriorities
+from replay.sampling import EVERYTHING, SampleRule, draw_allowed, draw_from
+from replay.table import TransitionTable
+from replay.types import Origin, Segment, TransitionBatch, TransitionSpec
 
-_MAX_CAPACITY = 2**31 - 1
+_TAKE_AT_ONCE = 4096
 
 
 class Mirror:
@@ -24,42 +22,32 @@ class Mirror:
     rebuilt from the same segments continues bit-identically.
     """
 
-    def __init__(self, spec: TransitionSpec, capacity: int) -> None:
+    def __init__(
+        self, spec: TransitionSpec, capacity: int, *, is_prioritised: bool = False, first_index: int = 0
+    ) -> None:
         """Reserve address space for ``capacity`` transitions of ``spec``.
+
+        Args:
+            spec: sizes of a transition.
+            capacity: transitions held.
+            is_prioritised: draw by temporal-difference error (LAP) where not told otherwise.
+            first_index: index of the first transition that will come; what was held before a restart keeps its indices.
 
         Raises:
             ReplayConfigError: if ``capacity`` is not within 1..2³¹-1.
         """
-        if not 1 <= capacity <= _MAX_CAPACITY:
-            raise ReplayConfigError(f"capacity must be within 1..{_MAX_CAPACITY} transitions, got {capacity}")
-        self._spec = spec
+        self._table = TransitionTable(spec, capacity, first_index)
         self._capacity = capacity
-        # One extra row per 16 transitions covers segments of 16 steps and longer; shorter ones make the table grow.
-        num_rows = capacity + capacity // 16 + 64
-        self._observations = np.empty((num_rows, spec.observation_size), np.float32)
-        self._free_rows = np.arange(num_rows - 1, -1, -1, dtype=np.int32)
-        self._num_free_rows = num_rows
-        self._row = np.empty(capacity, np.int32)
-        self._next_row = np.empty(capacity, np.int32)
-        self._actions = np.empty((capacity, spec.action_size), np.float32)
-        self._rewards = np.empty(capacity, np.float32)
-        self._discounts = np.empty(capacity, np.float32)
-        self._circuit_parameters = np.empty((capacity, spec.circuit_parameters_size), np.float32)
-        self._packed_bits = np.empty((capacity, (spec.num_bits + 7) // 8), np.uint8)
-        self._lengths: deque[int] = deque()
-        self._oldest = 0
-        self._size = 0
+        self._priorities = LossAdjustedPriorities(capacity) if is_prioritised else None
 
     def __len__(self) -> int:
         """Transitions held now."""
-        return self._size
+        return len(self._table)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the transitions held now take, without unused room."""
-        row = self._spec.observation_size * 4
-        slot = 16 + 4 * (self._spec.action_size + self._spec.circuit_parameters_size) + self._packed_bits.shape[1]
-        return (self._size + len(self._lengths)) * row + self._size * slot
+        return self._table.nbytes + (0 if self._priorities is None else self._priorities.tree.nbytes)
 
     def append(self, segment: Segment) -> None:
         """Take in a checked segment; the oldest segments make room for it.
@@ -67,90 +55,116 @@ class Mirror:
         Raises:
             InvalidSegmentError: if the segment alone is longer than the capacity.
         """
-        segment.check_length(self._capacity)
-        steps = len(segment)
-        while self._size + steps > self._capacity:
-            self._drop_oldest()
-        rows = self._take_rows(steps + 1)
-        self._observations[rows] = segment.observations
-        start = (self._oldest + self._size) % self._capacity
-        head = min(steps, self._capacity - start)
-        packed = np.packbits(segment.bits, axis=1)
-        for column, values in (
-            (self._row, rows[:-1]),
-            (self._next_row, rows[1:]),
-            (self._actions, segment.actions),
-            (self._rewards, segment.rewards),
-            (self._discounts, segment.discounts),
-            (self._circuit_parameters, segment.circuit_parameters),
-            (self._packed_bits, packed),
-        ):
-            column[start : start + head] = values[:head]
-            if head < steps:
-                column[: steps - head] = values[head:]
-        self._lengths.append(steps)
-        self._size += steps
+        freed, taken = self._table.append(segment)
+        if self._priorities is not None:
+            self._priorities.remove(freed)
+            self._priorities.add(taken)
 
     def clear(self) -> None:
         """Forget everything; the memory is kept for what comes next."""
-        while self._lengths:
-            self._drop_oldest()
+        while len(self._table):
+            freed = self._table.drop_oldest()
+            if self._priorities is not None:
+                self._priorities.remove(freed)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
-        """``batch_size`` transitions, uniform with replacement.
+    def sample(self, batch_size: int, rng: np.random.Generator, rule: SampleRule = EVERYTHING) -> TransitionBatch:
+        """``batch_size`` transitions with replacement: uniform, or in proportion to their priorities.
 
         Raises:
-            ReplayError: if nothing is held yet.
+            ReplayError: if nothing is held yet, or nothing that the rule allows.
         """
-        if self._size == 0:
+        if len(self) == 0:
             raise ReplayError("the replay is empty; ask can_sample() before sample()")
-        return self.gather(rng.integers(0, self._size, batch_size))
+        return self.gather(self._draw(batch_size, rng, rule), rule)
 
-    def gather(self, ages: Int64[np.ndarray, "B"]) -> TransitionBatch:
-        """The transitions with these positions in order of arrival, 0 being the oldest one held."""
-        slots = ages + self._oldest
-        slots[slots >= self._capacity] -= self._capacity
-        bits = np.unpackbits(_take(self._packed_bits, slots), axis=1, count=self._spec.num_bits)
-        return TransitionBatch(
-            observation=_take(self._observations, _take(self._row, slots)),
-            action=_take(self._actions, slots),
-            reward=_take(self._rewards, slots),
-            discount=_take(self._discounts, slots),
-            next_observation=_take(self._observations, _take(self._next_row, slots)),
-            circuit_parameters=_take(self._circuit_parameters, slots),
-            bits=bits.astype(np.float32),
+    def take(self, first_index: int, count: int, rule: SampleRule = EVERYTHING) -> tuple[TransitionBatch, int]:
+        """First in, first out: up to ``count`` transitions from ``first_index`` on in order of arrival.
+
+        What has fallen out is skipped, and so is what is older than ``rule`` allows.
+
+        Args:
+            first_index: where the last call ended; 0 for the oldest.
+            count: most transitions of the batch, which is empty where nothing new has come.
+            rule: bounds on age and policy version, and the return's length.
+
+        Returns:
+            The batch, and the ``first_index`` of the next call.
+        """
+        oldest = len(self) - rule.newest if rule.newest else 0
+        age = max(first_index - self._table.first_index, oldest, 0)
+        taken: list[np.ndarray] = []
+        missing = count
+        while missing > 0 and age < len(self):
+            ages = np.arange(age, min(age + max(missing, _TAKE_AT_ONCE), len(self)))
+            taken.append(ages[self._is_allowed(rule, ages)][:missing])
+            missing -= len(taken[-1])
+            age = int(taken[-1][-1] if missing == 0 else ages[-1]) + 1
+        return self.gather(np.concatenate([*taken, np.arange(0)]), rule), self._table.first_index + age
+
+    def gather(self, ages: Int64[np.ndarray, "B"], rule: SampleRule = EVERYTHING) -> TransitionBatch:
+        """The transitions of these ages (0: the oldest held); of ``rule`` only the return's length counts."""
+        return self._table.gather(ages, rule)
+
+    def update_priorities(self, indices: Int64[np.ndarray, "B"], td_errors: Float32[np.ndarray, "B"]) -> None:
+        """Tell the temporal-difference errors of sampled transitions; those that have fallen out since are skipped.
+
+        Raises:
+            ReplayConfigError: if this mirror draws uniformly.
+            ReplayError: if an error is not finite.
+        """
+        held = indices >= self._table.first_index
+        self._prioritised().update(self._table.slots(indices[held] - self._table.first_index), td_errors[held])
+
+    def priorities(self) -> dict[str, np.ndarray]:
+        """The priorities of everything held, for a checkpoint; empty where this mirror draws uniformly."""
+        return {} if self._priorities is None else self._priorities.state(self._table.slots(np.arange(len(self))))
+
+    def restore_priorities(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what ``priorities`` gave into a mirror that holds the same transitions.
+
+        Raises:
+            ReplayConfigError: if this mirror draws uniformly.
+            ReplayError: if it holds another number of transitions.
+        """
+        self._prioritised().restore(self._table.slots(np.arange(len(self))), state)
+
+    def origins(self, indices: Int64[np.ndarray, "B"]) -> list[Origin]:
+        """Who made these transitions; errors as of ``TransitionTable.origins``."""
+        return self._table.origins(indices)
+
+    def _draw(self, count: int, rng: np.random.Generator, rule: SampleRule) -> Int64[np.ndarray, "B"]:
+        """Ages."""
+        oldest = max(0, len(self) - rule.newest) if rule.newest else 0
+        is_free = rule.min_policy_version == 0 and (oldest == 0 or self._priorities is None)
+        if is_free:
+            return self._propose(rng, oldest, count)
+        return draw_allowed(
+            count,
+            partial(self._propose, rng, oldest),
+            partial(self._is_allowed, rule),
+            partial(self._draw_exactly, count, rng, rule, oldest),
         )
 
-    def _drop_oldest(self) -> None:
-        """Free the slots and rows of the oldest segment."""
-        steps = self._lengths.popleft()
-        slots = (self._oldest + np.arange(steps)) % self._capacity
-        freed = self._num_free_rows
-        self._free_rows[freed : freed + steps] = self._row[slots]
-        self._free_rows[freed + steps] = self._next_row[slots[-1]]
-        self._num_free_rows = freed + steps + 1
-        self._oldest = (self._oldest + steps) % self._capacity
-        self._size -= steps
+    def _propose(self, rng: np.random.Generator, oldest: int, count: int) -> Int64[np.ndarray, "B"]:
+        if self._priorities is None:
+            return rng.integers(oldest, len(self), count)
+        ages: np.ndarray = (self._priorities.tree.draw(count, rng) - self._table.first_index) % self._capacity
+        return ages
 
-    def _take_rows(self, count: int) -> np.ndarray:
-        """``count`` free rows of the observation table, which grows where it must."""
-        if count > self._num_free_rows:
-            old = len(self._observations)
-            added = max(old // 8, count)
-            observations = np.empty((old + added, self._spec.observation_size), np.float32)
-            observations[:old] = self._observations
-            self._observations = observations
-            free = np.empty(old + added, np.int32)
-            free[:added] = np.arange(old + added - 1, old - 1, -1)
-            free[added : added + self._num_free_rows] = self._free_rows[: self._num_free_rows]
-            self._free_rows = free
-            self._num_free_rows += added
-        self._num_free_rows -= count
-        return self._free_rows[self._num_free_rows : self._num_free_rows + count][::-1].copy()
+    def _draw_exactly(
+        self, count: int, rng: np.random.Generator, rule: SampleRule, oldest: int
+    ) -> Int64[np.ndarray, "B"]:
+        ages = np.arange(oldest, len(self))
+        allowed = ages[self._is_allowed(rule, ages)]
+        if self._priorities is None:
+            return draw_from(allowed, count, rng)
+        return draw_from(allowed, count, rng, self._priorities.tree.get(self._table.slots(allowed)))
 
+    def _is_allowed(self, rule: SampleRule, ages: Int64[np.ndarray, "D"]) -> Bool[np.ndarray, "D"]:
+        is_new = ages >= len(self) - rule.newest if rule.newest else np.ones(len(ages), bool)
+        return is_new & (self._table.policy_versions(ages) >= rule.min_policy_version)
 
-def _take(table: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Rows of a table; ``mode="clip"`` because the default makes a second copy of the output to check the bounds."""
-    out = np.empty((len(index), *table.shape[1:]), table.dtype)
-    np.take(table, index, axis=0, out=out, mode="clip")
-    return out
+    def _prioritised(self) -> LossAdjustedPriorities:
+        if self._priorities is None:
+            raise ReplayConfigError("this replay draws uniformly and keeps no priorities; make it with is_prioritised")
+        return self._priorities

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from replay.errors import CredentialsRefusedError, ReplayFullError, ReplayUnreachableError
 from replay.mirror import Mirror
@@ -13,7 +14,8 @@ from replay.redis_dataset import RedisDataset, RingState
 from replay.redis_session import RedisSession
 from replay.redis_tail import RedisTail
 from replay.redis_writer import RedisWriter
-from replay.types import InsertReply, ReplayCounts, Segment, TransitionBatch, TransitionSpec
+from replay.sampling import EVERYTHING, SampleRule
+from replay.types import InsertReply, Origin, ReplayCounts, Segment, TransitionBatch, TransitionSpec
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class RedisReplay:
         capacity: int,
         *,
         capacity_bytes: int = 0,
+        is_prioritised: bool = False,
         dataset_id: str | None = None,
         deadline_s: float = 60.0,
         socket_timeout_s: float = 5.0,
@@ -66,6 +69,8 @@ class RedisReplay:
             limiter: decides what ``can_insert`` and ``can_sample`` answer.
             capacity: transitions held; the oldest segments fall out.
             capacity_bytes: also at most this many bytes of frames on the server; 0 for no such limit.
+            is_prioritised: draw by temporal-difference error instead of uniformly. Priorities live in this process:
+                after a restart everything held weighs alike until it is learned from again.
             dataset_id: the data set expected, from a checkpoint; None takes what is there or creates it.
             deadline_s: longest outage of the server that is waited out.
             socket_timeout_s: longest wait for one answer.
@@ -79,7 +84,9 @@ class RedisReplay:
         dataset = RedisDataset(
             session, run_id, spec, capacity=capacity, capacity_bytes=capacity_bytes, dataset_id=dataset_id
         )
-        return cls(RedisWriter(dataset, limiter, capacity), Mirror(spec, capacity), limiter)
+        return cls(
+            RedisWriter(dataset, limiter, capacity), Mirror(spec, capacity, is_prioritised=is_prioritised), limiter
+        )
 
     @property
     def dataset_id(self) -> str:
@@ -159,15 +166,25 @@ class RedisReplay:
         """Whether the limiter allows ``count`` more transitions now."""
         return len(self) > 0 and self._limiter.can_sample(self.counts(), count)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> TransitionBatch:
-        """Uniform over the transitions held in memory, with replacement.
-
-        Raises:
-            ReplayError: if nothing is held yet.
-        """
-        batch = self._mirror.sample(batch_size, rng)
+    def sample(self, batch_size: int, rng: np.random.Generator, rule: SampleRule = EVERYTHING) -> TransitionBatch:
+        """From the transitions held in memory; see ``Mirror.sample``."""
+        batch = self._mirror.sample(batch_size, rng, rule)
         self._sampled += batch_size
         return batch
+
+    def take(self, first_index: int, count: int, rule: SampleRule = EVERYTHING) -> tuple[TransitionBatch, int]:
+        """First in, first out; see ``Mirror.take``. An index means nothing to another process."""
+        batch, next_index = self._mirror.take(first_index, count, rule)
+        self._sampled += len(batch.indices)
+        return batch, next_index
+
+    def update_priorities(self, indices: Int64[np.ndarray, "B"], td_errors: Float32[np.ndarray, "B"]) -> None:
+        """See ``Mirror.update_priorities``."""
+        self._mirror.update_priorities(indices, td_errors)
+
+    def origins(self, indices: Int64[np.ndarray, "B"]) -> list[Origin]:
+        """Who made these transitions."""
+        return self._mirror.origins(indices)
 
     def __len__(self) -> int:
         """Transitions held in memory."""

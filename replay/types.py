@@ -3,10 +3,10 @@
 Axis legend: T steps of a segment, B batch, O observation, A action, P circuit parameters, N bits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, UInt8, UInt32
+from jaxtyping import Float32, Int64, UInt8, UInt32
 
 from replay.errors import InvalidSegmentError
 
@@ -46,6 +46,9 @@ class Segment:
     """Version of the policy parameters that acted at each step."""
     backend_name: str = ""
     """Backend that measured the bits."""
+    previous_sequence: int | None = None
+    """The segment of the same actor and incarnation whose last observation is this one's first: the episode goes on
+    from there. None where an episode starts."""
 
     def __len__(self) -> int:
         """Number of transitions T."""
@@ -103,11 +106,28 @@ class TransitionBatch:
     observation: Float32[np.ndarray, "B O"]
     action: Float32[np.ndarray, "B A"]
     reward: Float32[np.ndarray, "B"]
+    """Of one step, or the discounted sum over several (``SampleRule.n_step``)."""
     discount: Float32[np.ndarray, "B"]
-    """0 where the step terminated, else 1; the learner multiplies by γ."""
+    """The learner multiplies it by γ and by the value of ``next_observation``. With one-step returns 0 where the step
+    terminated, else 1; where m steps are summed γᵐ⁻¹, or 0 where one of them terminated."""
     next_observation: Float32[np.ndarray, "B O"]
+    """The true observation after the last step that ``reward`` counts, also where the episode was truncated there."""
     circuit_parameters: Float32[np.ndarray, "B P"]
     bits: Float32[np.ndarray, "B N"]
+    policy_versions: UInt32[np.ndarray, "B"] = field(default_factory=lambda: np.empty(0, np.uint32))
+    """Version of the policy that acted."""
+    indices: Int64[np.ndarray, "B"] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Number of each transition in order of arrival; what ``update_priorities`` and ``origins`` of the replay that gave
+    the batch understand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who made a transition."""
+
+    actor_id: int
+    backend_name: str
+    policy_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def test_unused_capacity_costs_no_memory():
 def test_nbytes_counts_each_observation_once():
     mirror = Mirror(SPEC, 100)
     mirror.append(make_segment(4))
-    assert mirror.nbytes == 5 * 12 + 4 * (16 + 4 * 6 + 2)
+    assert mirror.nbytes == 5 * 12 + 4 * (30 + 4 * 6 + 2)
 
 
 def test_a_policy_without_circuit_has_empty_columns():
