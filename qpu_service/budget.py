@@ -54,6 +54,11 @@ class Spending:
         return sum(self.reserved.values())
 
     @property
+    def committed_s(self) -> float:
+        """Seconds that are charged or set aside."""
+        return self.spent_s + self.reserved_s
+
+    @property
     def correction(self) -> float:
         """Charged ÷ estimated so far; never below 1, so that a lucky start makes nobody careless."""
         return max(1.0, self.spent_s / self.estimated_s) if self.estimated_s > 0 else 1.0
@@ -146,8 +151,7 @@ class Budget:
                 f"the budget of {limits.jobs} QPU jobs is used up ({spending.jobs} sent); "
                 "raise QPU_BUDGET_JOBS to go on"
             )
-        committed_s = spending.spent_s + spending.reserved_s
-        if limits.seconds is not None and committed_s + estimate_s > limits.seconds:
+        if limits.seconds is not None and spending.committed_s + estimate_s > limits.seconds:
             raise BudgetExceededError(
                 f"the next job needs about {estimate_s:.1f} QPU seconds, but of the budget of {limits.seconds:g} s "
                 f"{spending.spent_s:.1f} s are spent and {spending.reserved_s:.1f} s set aside for jobs in flight; "

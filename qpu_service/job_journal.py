@@ -3,6 +3,9 @@
 One JSON object per line, each flushed to the disk before the next step is taken. Several workers append to one file,
 so a request that moves to another worker finds the job that was already sent for it. Circuits are known by digests that
 hold their angles, pairs, seed and shots; the digest of a circuit is its idempotency key. Must never hold a token.
+
+Only one worker at a time can intend a circuit, and while it submits it holds a lock that dies with its process: whoever
+finds an intended job without an id knows whether somebody still works on it.
 """
 
 import fcntl
@@ -10,19 +13,26 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from qpu_service.submission_locks import SubmissionLocks
 from qpu_service.types import CircuitBatch
 
 logger = logging.getLogger(__name__)
 
 JobState = Literal["intended", "submitted", "done", "failed"]
 """``intended``: it may or may not have reached the service. ``failed``: nobody will ask this job for bits again."""
+
+
+class AlreadyIntendedError(Exception):
+    """Another worker was faster with one of these circuits; its job is in the journal now."""
+
 
 _REMEMBERED = 1_000
 """Ended jobs whose circuits are still recognised."""
@@ -66,11 +76,15 @@ class JobJournal:
         self._offset = 0
         self._jobs: dict[str, JobEntry] = {}
         self._by_digest: dict[str, tuple[str, int]] = {}
+        self._submissions = SubmissionLocks(directory / "submitting")
         self._file = self._path.open("ab", buffering=0)
         self.run_id = ""
         self.refresh()
         if not self.run_id:
-            self._append({"event": "run", "run_id": new_id()}, only_without_run=True)
+            with self._writing():
+                self.refresh()  # another worker may have been faster
+                if not self.run_id:
+                    self._write({"event": "run", "run_id": new_id()})
             _sync_directory(directory)
             self.refresh()
 
@@ -86,13 +100,33 @@ class JobJournal:
         self._forget()
 
     def intend(self, digests: Sequence[str], device: str) -> JobEntry:
-        """Note a job that is about to be sent; returns its entry with a tag of its own."""
+        """Note a job that this worker is about to send; ``end_submission`` must follow, whatever comes of it.
+
+        Returns:
+            Its entry, with a tag of its own.
+
+        Raises:
+            AlreadyIntendedError: if a job for one of the circuits is in the journal; nothing is noted then.
+        """
         base = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-        attempt = 1 + sum(tag.rpartition("-")[0] == base for tag in self._jobs)
-        tag = f"{base}-{attempt}"
-        self._append({"event": "intended", "tag": tag, "device": device, "digests": list(digests)})
+        with self._writing():
+            self.refresh()
+            if any(digest in self._by_digest for digest in digests):
+                raise AlreadyIntendedError(f"a job of another worker measures some of these {len(digests)} circuits")
+            attempt = 1 + sum(tag.rpartition("-")[0] == base for tag in self._jobs)
+            tag = f"{base}-{attempt}"
+            self._submissions.hold(tag)  # before anybody can read about it
+            self._write({"event": "intended", "tag": tag, "device": device, "digests": list(digests)})
         self.refresh()
         return self._jobs[tag]
+
+    def end_submission(self, tag: str) -> None:
+        """Say that this worker does not submit the job any more; calling it twice is fine."""
+        self._submissions.release(tag)
+
+    def is_being_submitted(self, tag: str) -> bool:
+        """Whether a worker that is alive has begun to submit this job and has not ended."""
+        return self._submissions.is_held(tag)
 
     def submitted(self, tag: str, job_id: str, session_id: str | None) -> JobEntry:
         """Note the id under which the service knows the job."""
@@ -121,28 +155,31 @@ class JobJournal:
         return list(self._jobs.values())
 
     def close(self) -> None:
-        """Close the file; calling it twice is fine."""
+        """Close the files; calling it twice is fine."""
+        self._submissions.close()
         self._file.close()
 
     def _note(self, tag: str, record: dict[str, Any]) -> JobEntry:
-        self._append({**record, "tag": tag})
+        with self._writing():
+            self._write({**record, "tag": tag})
         self.refresh()
         return self._jobs[tag]
 
-    def _append(self, record: dict[str, Any], *, only_without_run: bool = False) -> None:
-        line = json.dumps({**record, "at": self._now().isoformat(timespec="seconds")}).encode() + b"\n"
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """While no other worker writes."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
-            if only_without_run:
-                self.refresh()  # another worker may have been faster
-                if self.run_id:
-                    return
-            size = os.fstat(self._file.fileno()).st_size
-            # A process that died while writing leaves half a line, which must not swallow this one.
-            self._file.write(line if self._ends_with_newline(size) else b"\n" + line)
-            os.fsync(self._file.fileno())
+            yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = json.dumps({**record, "at": self._now().isoformat(timespec="seconds")}).encode() + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        # A process that died while writing leaves half a line, which must not swallow this one.
+        self._file.write(line if self._ends_with_newline(size) else b"\n" + line)
+        os.fsync(self._file.fileno())
 
     def _ends_with_newline(self, size: int) -> bool:
         if size == 0:

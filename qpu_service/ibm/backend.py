@@ -14,13 +14,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from qpu_service.budget import Budget, Spending
+from qpu_service.device_health import Breaker, DeviceHealth
 from qpu_service.errors import BackendUnavailableError, JobFailedError
+from qpu_service.ibm.charges import Charges
 from qpu_service.ibm.config import IBMConfig
 from qpu_service.ibm.interfaces import Runtime
 from qpu_service.ibm.jobs import JobRunner, SentJob
 from qpu_service.ibm.trouble import JobTroubleError, Timing
 from qpu_service.ibm.usage import UsageModel, split_into_jobs
-from qpu_service.job_journal import JobJournal, circuit_digests
+from qpu_service.job_journal import AlreadyIntendedError, JobJournal, circuit_digests
 from qpu_service.readout import ReadoutErrors, read_errors
 from qpu_service.retry import Action, pause_s
 from qpu_service.types import CircuitBatch, MeasurementBatch
@@ -58,7 +60,11 @@ class IBMBackend:
         self._budget = budget
         self._config = config
         self._timing = timing or Timing()
-        self._runner = JobRunner(runtime, journal, budget, self._timing)
+        self._breaker = Breaker(self._timing.clock)
+        self._charges = Charges(runtime, journal, budget, self._timing)
+        self._runner = JobRunner(
+            runtime, journal, budget, charges=self._charges, timing=self._timing, breaker=self._breaker
+        )
         self._assemblers: dict[tuple[str, int], Any] = {}
         self._lock = Lock()
         self._is_closed = False
@@ -84,7 +90,7 @@ class IBMBackend:
         with self._lock:
             if self._is_closed:
                 raise BackendUnavailableError(f"backend {self.name} is closed; make a new one")
-            self._runner.reconcile()
+            self._charges.reconcile()
             found: dict[str, UInt8[np.ndarray, "S N"]] = {}
             job_ids: list[str] = []
             self._measure_all(circuits, digests, found, job_ids)
@@ -101,6 +107,17 @@ class IBMBackend:
         """What was spent and is set aside, over all workers."""
         return self._budget.spending()
 
+    def health(self) -> DeviceHealth:
+        """State of the service and of the budget; does not wait for a job."""
+        limits, spending = self._budget.limits, self._budget.spending()
+        return DeviceHealth(
+            failures_in_a_row=self._breaker.failures_in_a_row,
+            paused_s=self._breaker.paused_s,
+            devices_given_up=self._breaker.devices_given_up,
+            budget_left_s=None if limits.seconds is None else limits.seconds - spending.committed_s,
+            budget_left_jobs=None if limits.jobs is None else limits.jobs - spending.jobs,
+        )
+
     def readout_errors(self, circuits: CircuitBatch) -> ReadoutErrors:
         """Readout errors of the physical qubits that hold each qubit of each circuit, as the device reports them."""
         assembler = self._assembler(circuits.angles.shape[2])
@@ -111,7 +128,7 @@ class IBMBackend:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                self._runner.reconcile(now=True)
+                self._charges.reconcile(now=True)
                 self._runtime.close()
                 self._journal.close()
                 self._clean_up()
@@ -126,6 +143,8 @@ class IBMBackend:
         while missing := [digest for digest in row_of if digest not in found]:
             try:
                 self._measure(asked, row_of, missing, found, job_ids, deadline_s)
+            except AlreadyIntendedError:
+                continue  # another worker was asked for the same: its job is in the journal and is taken up
             except JobTroubleError as trouble:
                 failures += 1
                 self._react(trouble, failures, deadline_s)
@@ -214,7 +233,9 @@ class IBMBackend:
             self._runtime.reopen()
         elif action is Action.OTHER_DEVICE:
             logger.warning("circuits go to %s from now on", self.name)
+            self._breaker.give_up_device()
         else:
+            self._breaker.pause(pause)
             self._timing.sleep(pause)
 
     def _assembler(self, num_qubits: int) -> Any:

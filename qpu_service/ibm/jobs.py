@@ -3,6 +3,7 @@
 Order of the steps, and why a crash between any two costs nothing twice:
 
 1. the journal notes the intent with a tag            crash: a new process looks the tag up, finds nothing, starts over
+   and locks it until step 4                          slow:  whoever asks meanwhile waits for the lock, not for a time
 2. the budget reserves the estimate                   crash: the same; the reservation is given back then
 3. the job is sent with the tag                       crash: the new process finds it by its tag
 4. the journal notes the job's id                     crash: the new process finds it by its id
@@ -19,7 +20,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from qpu_service.budget import Budget
+from qpu_service.device_health import Breaker
 from qpu_service.errors import BackendFailedError, BudgetExceededError, QPUError
+from qpu_service.ibm.charges import Charges
 from qpu_service.ibm.interfaces import FINAL_STATES, DeviceJob, Runtime
 from qpu_service.ibm.redaction import redact
 from qpu_service.ibm.trouble import JobTroubleError, Timing
@@ -37,7 +40,7 @@ _LOOK_UP_PAUSES_S = (0.0, 2.0, 5.0, 10.0)
 """Waits before asking for a tag: a job may be accepted a moment after the connection that sent it has died."""
 _CANCEL_PATIENCE_S = 60.0
 _LONGEST_POLL_S = 10.0
-_RECONCILE_PERIOD_S = 60.0
+_SUBMISSION_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,27 @@ class JobRunner:
         runtime: the device.
         journal: outlives this process.
         budget: outlives this process.
+        charges: takes what was charged into the budget.
         timing: clock, sleep and random numbers.
+        breaker: told of every answer, failure and pause.
     """
 
-    def __init__(self, runtime: Runtime, journal: JobJournal, budget: Budget, timing: Timing) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        journal: JobJournal,
+        budget: Budget,
+        *,
+        charges: Charges,
+        timing: Timing,
+        breaker: Breaker,
+    ) -> None:
         self._runtime = runtime
         self._journal = journal
         self._budget = budget
+        self._charges = charges
         self._timing = timing
-        self._next_reconciliation_s = timing.clock()
+        self._breaker = breaker
 
     def send(
         self, digests: Sequence[str], circuits: Sequence[Any], *, shots: int, estimate_s: float, deadline_s: float
@@ -71,34 +86,42 @@ class JobRunner:
         """Send new circuits as one job.
 
         Raises:
+            AlreadyIntendedError: if another worker is sending, or has sent, one of the circuits.
             BudgetExceededError: before anything is sent.
             JobTroubleError: if the service does not take the job.
         """
         entry = self._journal.intend(digests, self._runtime.device_name)
-        allowance_s = self._reserve(entry, estimate_s)
-        limit_s = None if allowance_s is None else max(1, min(MAX_EXECUTION_S, int(allowance_s)))
-        failures = 0
-        while True:
-            try:
-                job: DeviceJob | None = self._runtime.submit(
-                    circuits,
-                    shots=shots,
-                    tags=self._tags(entry),
-                    seed=int(digests[0][:8], 16) % (2**31 - 1) + 1,
-                    max_execution_s=limit_s,
-                )
-            except Exception as error:
-                failures += 1
-                job = self._after_failed_submission(entry, error, failures, deadline_s)
-            if job is not None:
-                return SentJob(self._journal.submitted(entry.tag, job.job_id, self._runtime.session_id), job)
+        try:
+            allowance_s = self._reserve(entry, estimate_s)
+            limit_s = None if allowance_s is None else max(1, min(MAX_EXECUTION_S, int(allowance_s)))
+            seed = int(digests[0][:8], 16) % (2**31 - 1) + 1
+            job: DeviceJob | None = None
+            failures = 0
+            while job is None:
+                try:
+                    job = self._runtime.submit(
+                        circuits, shots=shots, tags=self._tags(entry), seed=seed, max_execution_s=limit_s
+                    )
+                    self._breaker.answered()
+                except Exception as error:
+                    failures += 1
+                    self._breaker.failed()
+                    job = self._after_failed_submission(entry, error, failures, deadline_s)
+            return SentJob(self._journal.submitted(entry.tag, job.job_id, self._runtime.session_id), job)
+        finally:
+            self._journal.end_submission(entry.tag)
 
     def reattach(self, entry: JobEntry, deadline_s: float) -> SentJob | None:
         """The job of an earlier process, or None if the service does not have it.
 
         Raises:
             JobTroubleError: if the service cannot be asked.
+            BackendFailedError: if another worker is still submitting it at the deadline.
         """
+        if entry.job_id is None:
+            entry = self._after_submission(entry, deadline_s)
+        if entry.state == "failed":
+            return None
         if entry.job_id is None:
             job = self._find(entry, deadline_s)
             if job is None:
@@ -132,33 +155,23 @@ class JobRunner:
             self._timing.sleep(interval_s)
             interval_s = min(1.2 * interval_s, _LONGEST_POLL_S)
 
-    def reconcile(self, *, now: bool = False) -> None:
-        """Charge what has ended meanwhile: usage comes late, and some jobs are never asked for again.
-
-        Args:
-            now: do it even if it was done a moment ago.
-        """
-        if not self._runtime.is_billed or not (now or self._timing.clock() >= self._next_reconciliation_s):
-            return
-        self._next_reconciliation_s = self._timing.clock() + _RECONCILE_PERIOD_S
+    def _after_submission(self, entry: JobEntry, deadline_s: float) -> JobEntry:
+        """The entry once no living worker submits it any more; until then nobody can say whether it will arrive."""
+        while self._journal.is_being_submitted(entry.tag):
+            if self._timing.clock() >= deadline_s:
+                raise BackendFailedError(
+                    f"another worker is still submitting the job {entry.tag} to {entry.device}, and sending it again "
+                    "might be paid twice; ask again later, or end that worker"
+                )
+            self._timing.sleep(_SUBMISSION_POLL_S)
         self._journal.refresh()
-        for tag in self._budget.spending().reserved:
-            entry = self._journal.entry(tag)
-            if entry is None:
-                self._budget.settle(tag, None)  # forgotten long ago, so long over
-            elif entry.job_id is not None:
-                try:
-                    job = self._runtime.job(entry.job_id)
-                    if job is None or job.status() in FINAL_STATES:
-                        self._settle(entry, job)
-                except Exception as error:
-                    logger.info("usage of job %s is not known yet: %s", entry.job_id, error)
+        return self._journal.entry(entry.tag) or entry
 
     def _reserve(self, entry: JobEntry, estimate_s: float) -> float | None:
         try:
             return self._budget.reserve(entry.tag, estimate_s)
         except BudgetExceededError:
-            self.reconcile(now=True)
+            self._charges.reconcile(now=True)
         try:
             return self._budget.reserve(entry.tag, estimate_s)
         except BudgetExceededError:
@@ -194,11 +207,11 @@ class JobRunner:
         if status == "DONE":
             bits = self._ask(sent.job.bits, deadline_s)
             if sent.entry.state != "done":
-                self._journal.done(sent.entry.tag, self._settle(sent.entry, sent.job))
+                self._journal.done(sent.entry.tag, self._charges.settle(sent.entry, sent.job))
             return bits
         message = self._ask(sent.job.failure, deadline_s)
         rule = diagnose(symptom_of_job(status, message))
-        self._settle(sent.entry, sent.job)
+        self._charges.settle(sent.entry, sent.job)
         self._journal.failed(sent.entry.tag, redact(f"{rule.name}: {message}"))
         raise JobTroubleError(rule, f"job {sent.job.job_id} on {sent.entry.device} ended as {status}: {message}")
 
@@ -217,7 +230,7 @@ class JobRunner:
         if status == "DONE":
             return self._read(sent, status, patience_s)
         if status in FINAL_STATES:
-            self._settle(sent.entry, sent.job)
+            self._charges.settle(sent.entry, sent.job)
             self._journal.failed(sent.entry.tag, "cancelled at the deadline")
             ending = "was cancelled"
         else:
@@ -226,29 +239,6 @@ class JobRunner:
             f"job {sent.job.job_id} on {sent.entry.device} was not done at its deadline and {ending}; "
             "raise QPU_DEADLINE_SECONDS if the queue is that long"
         )
-
-    def _settle(self, entry: JobEntry, job: DeviceJob | None) -> float | None:
-        """Charge what the service charged, if it knows; returns it."""
-        if job is None:
-            self._budget.settle(entry.tag, None)
-            return None
-        try:
-            usage_s = self._session_share_s(entry)
-            usage_s = job.usage_s() if usage_s is None else usage_s
-        except Exception as error:
-            logger.info("usage of job %s is not known yet: %s", job.job_id, error)
-            return None
-        if usage_s is not None:
-            self._budget.settle(entry.tag, usage_s)
-        return usage_s
-
-    def _session_share_s(self, entry: JobEntry) -> float | None:
-        """What a session has cost since its earlier jobs were charged; None outside sessions."""
-        total_s = self._runtime.session_usage_s(entry.session_id)
-        if total_s is None:
-            return None
-        charged = (job.usage_s or 0.0 for job in self._journal.jobs if job.session_id == entry.session_id)
-        return max(0.0, total_s - sum(charged))
 
     def _void(self, entry: JobEntry, reason: str) -> None:
         self._budget.release(entry.tag)
@@ -262,11 +252,14 @@ class JobRunner:
         failures = 0
         while True:
             try:
-                return question()
+                answer = question()
+                self._breaker.answered()
+                return answer
             except QPUError:
                 raise
             except Exception as error:
                 failures += 1
+                self._breaker.failed()
                 rule = _rule_of(error)
                 trouble = JobTroubleError(rule, f"device {self._runtime.device_name} cannot be asked: {error}", error)
                 if rule.action not in (Action.RETRY, Action.WAIT):
@@ -285,6 +278,7 @@ class JobRunner:
         if self._timing.clock() + seconds > deadline_s:
             give_up()
             raise trouble from None
+        self._breaker.pause(seconds)
         self._timing.sleep(seconds)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpu_service import job_journal
-from qpu_service.job_journal import JobJournal, circuit_digests
+from qpu_service.job_journal import AlreadyIntendedError, JobJournal, circuit_digests
 from tests.conformance.circuits import random_circuits
 
 
@@ -71,11 +71,44 @@ def test_circuits_of_a_failed_job_are_free_again(journal: JobJournal) -> None:
 
 
 def test_a_late_failure_does_not_free_the_circuits_of_the_next_job(journal: JobJournal) -> None:
-    first, second = journal.intend(["d1"], "ibm_test"), journal.intend(["d1"], "ibm_test")
-    journal.failed(first.tag, "late")
+    first = journal.intend(["d1"], "ibm_test")
+    journal.failed(first.tag, "looked up by one worker")
+    second = journal.intend(["d1"], "ibm_test")
+    journal.failed(first.tag, "looked up by another one, later")
     hit = journal.find("d1")
     assert hit is not None
     assert hit[0].tag == second.tag
+
+
+def test_a_circuit_is_intended_by_one_worker_at_a_time(journal: JobJournal, tmp_path: Path) -> None:
+    other = JobJournal(tmp_path)
+    first = journal.intend(["d1", "d2"], "ibm_test")
+    with pytest.raises(AlreadyIntendedError, match="another worker measures some of these 2 circuits"):
+        other.intend(["d2", "d3"], "ibm_test")
+    assert other.find("d2") is not None, "the other one must know the job that it is to wait for"
+    assert other.find("d3") is None
+    journal.failed(first.tag, "refused")
+    assert other.intend(["d2", "d3"], "ibm_test").state == "intended"
+
+
+@pytest.mark.parametrize("end", ["ends", "closes", "dies"])
+def test_others_see_that_a_job_is_being_submitted_until_its_worker_ends_or_dies(
+    journal: JobJournal, tmp_path: Path, end: str
+) -> None:
+    other = JobJournal(tmp_path)
+    tag = journal.intend(["d1"], "ibm_test").tag
+    assert other.is_being_submitted(tag)
+    assert other.is_being_submitted(tag), "asking must not take the lock away"
+    assert not other.is_being_submitted("another-1")
+    if end == "ends":
+        journal.end_submission(tag)
+        journal.end_submission(tag)
+    elif end == "closes":
+        journal.close()
+    else:
+        journal._submissions._held.pop(tag).close()  # as the kernel does for a killed process
+    assert not other.is_being_submitted(tag)
+    assert list((tmp_path / "submitting").iterdir()) == []
 
 
 def test_half_a_line_is_ignored_and_does_not_swallow_the_next(journal: JobJournal, tmp_path: Path) -> None:
