@@ -24,7 +24,7 @@ _MUJOCO = RunConfig(
 _STRONG = dataclasses.replace(
     _MUJOCO,
     policy=PolicyConfig(normalise_observations=True, hidden_normalisation="layer", normalise_parameters=True),
-    surrogate=SurrogateConfig(hidden_size=512),
+    surrogate=SurrogateConfig(hidden_size=512, num_tiny_batches=4, tiny_batch_size=64),
     critic=CriticConfig(
         architecture="residual",
         normalisation="batch",
@@ -35,10 +35,13 @@ _STRONG = dataclasses.replace(
     td3=TD3Config(
         learning_starts=5_000,
         updates_per_step=0.5,
+        polyak_coefficient=1e-2,
         scale_rewards=True,
         final_learning_rate_share=0.5,
         precision="bfloat16",
     ),
+    actors=ActorConfig(envs_per_actor=32, segment_length=16, exploration_noise_std=0.2),
+    evaluation=EvaluationConfig(period_steps=20_000),
 )
 
 PRESETS: dict[str, RunConfig] = {

@@ -67,7 +67,8 @@ class CategoricalHead:
 
     def values(self, outputs: Float[Tensor, "E B K"]) -> Float[Tensor, "E B"]:
         """Means of the distributions."""
-        return torch.softmax(outputs.float(), dim=2) @ self.support(outputs)
+        # A sum and not a product of matrices: those run in bfloat16 where mixed precision is on, too coarse for a value.
+        return (torch.softmax(outputs.float(), dim=2) * self.support(outputs)).sum(dim=2)
 
     def target(
         self, next_outputs: Float[Tensor, "E B K"], reward: Float[Tensor, "B"], discount: Float[Tensor, "B"]
@@ -80,7 +81,7 @@ class CategoricalHead:
         """
         probabilities = torch.softmax(next_outputs.float(), dim=2)
         support = self.support(next_outputs)
-        smallest = (probabilities @ support).argmin(dim=0)
+        smallest = (probabilities * support).sum(dim=2).argmin(dim=0)
         chosen = probabilities[smallest, torch.arange(len(reward), device=reward.device)]
         image = reward.unsqueeze(1) + discount.unsqueeze(1) * support
         position = (image.clamp(-self.max_value, self.max_value) + self.max_value) * (

@@ -74,6 +74,14 @@ def test_categorical_values_are_means_of_the_bins():
     assert float(head.values(outputs)) == pytest.approx(-2 * 0.2 + 2 * 0.5)
 
 
+def test_values_are_exact_where_products_run_in_bfloat16():
+    head = CategoricalHead(num_bins=101, max_value=5.0)
+    outputs = torch.randn(2, 8, 101, generator=torch.Generator().manual_seed(0))
+    expected = head.values(outputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(head.values(outputs), expected)
+
+
 def test_categorical_loss_is_cross_entropy_and_lowest_at_its_target():
     head = CategoricalHead(num_bins=3, max_value=1.0)
     target = torch.tensor([[0.2, 0.3, 0.5]])
