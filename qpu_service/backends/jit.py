@@ -11,7 +11,19 @@ from typing import Any
 
 import numba
 
-_KERNEL_FILES = ("adjoint", "exact", "jit", "lanes", "maps", "overlap", "program", "register", "rotations", "sampling")
+_KERNEL_FILES = (
+    "adjoint",
+    "exact",
+    "jit",
+    "lanes",
+    "maps",
+    "multiplexed",
+    "overlap",
+    "program",
+    "register",
+    "rotations",
+    "sampling",
+)
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 

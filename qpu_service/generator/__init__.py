@@ -1,0 +1,1 @@
+"""Circuits that generate network weights (Quantum-Train): families, exact gradient, shots from backends."""
