@@ -6,6 +6,7 @@ lane waits for its bits, another steps. Between ``begin`` and ``finish`` of a la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -29,6 +30,12 @@ class EpisodeRecord:
     discounted: ReturnMoments
     """Of its running discounted return; rewards get their scale from them."""
 
+    @classmethod
+    def from_saved(cls, saved: Sequence[Any]) -> Self:
+        """Back from the plain lists that ``dataclasses.astuple`` and JSON make of it."""
+        episode_return, episode_length, moments = saved
+        return cls(episode_return, episode_length, ReturnMoments(*moments))
+
 
 @dataclass(slots=True)
 class Lane:
@@ -41,6 +48,8 @@ class Lane:
     episode_length: np.ndarray
     discounted_returns: Float64[np.ndarray, "4 E"]
     """Of the running episode: G ← r + γ G now, Σ G, Σ G², max |G|."""
+    previous_sequences: list[int | None]
+    """Of each environment: the segment that its next one continues; None at the start of an episode."""
     pending: PendingAction | None = None
 
 
@@ -131,7 +140,8 @@ class Rollout:
                 )
             )
             if finished[row] or len(builder) == self._segment_length:
-                segments.append(self._cut(builder, result.next_observation[row], output.backend_name))
+                segments.append(self._cut(lane, row, result.next_observation[row], output.backend_name))
+                lane.previous_sequences[row] = None if finished[row] else segments[-1].sequence
         if segments:
             self.reply = self._writer.insert_many(segments)
         self._close_episodes(lane, finished)
@@ -166,13 +176,14 @@ class Rollout:
         noise = self.rng.standard_normal(action.shape, dtype=np.float32) * (self._noise_std * scale)
         return np.clip(action + noise, self._low, self._high)
 
-    def _cut(self, builder: SegmentBuilder, final_observation: Float32[np.ndarray, "O"], backend_name: str) -> Segment:
+    def _cut(self, lane: Lane, row: int, final_observation: Float32[np.ndarray, "O"], backend_name: str) -> Segment:
         segment = Segment(
             actor_id=self._actor_id,
             incarnation=self._incarnation,
             sequence=self.sequence,
+            previous_sequence=lane.previous_sequences[row],
             backend_name=backend_name,
-            **builder.cut(final_observation),
+            **lane.builders[row].cut(final_observation),
         )
         self.sequence += 1
         return segment
@@ -202,6 +213,7 @@ def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[in
                 episode_return=np.zeros(count, np.float32),
                 episode_length=np.zeros(count, np.int64),
                 discounted_returns=np.zeros((4, count)),
+                previous_sequences=[None] * count,
             )
         )
     return lanes

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from actors.rollout import EpisodeRecord, Lane, Rollout
-from learner.normalisation import ReturnMoments
 
 
 def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -32,12 +31,19 @@ def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, 
         tensors.update({f"{number}.{name}": _tensor(array) for name, array in arrays.items()})
         parameters = lane.policy.network.state_dict()
         tensors.update({f"{number}.policy.{name}": value.clone() for name, value in parameters.items()})
-        lanes.append({"episodes": episodes, "version": lane.policy.version, "policy": lane.policy.random_state()})
+        lanes.append(
+            {
+                "episodes": episodes,
+                "version": lane.policy.version,
+                "policy": lane.policy.random_state(),
+                "previous_sequences": list(lane.previous_sequences),
+            }
+        )
     return tensors, {
         "lanes": lanes,
         "rng": rollout.rng.bit_generator.state,
         "sequence": rollout.sequence,
-        "finished": [[e.episode_return, e.episode_length, astuple(e.discounted)] for e in rollout.episodes],
+        "finished": [astuple(episode) for episode in rollout.episodes],
     }
 
 
@@ -49,9 +55,7 @@ def restore_rollout(rollout: Rollout, tensors: dict[str, torch.Tensor], scalars:
         _restore_lane(lane, own, saved)
     rollout.rng.bit_generator.state = scalars["rng"]
     rollout.sequence = int(scalars["sequence"])
-    rollout.episodes = [
-        EpisodeRecord(total, length, ReturnMoments(*moments)) for total, length, moments in scalars["finished"]
-    ]
+    rollout.episodes = [EpisodeRecord.from_saved(saved) for saved in scalars["finished"]]
     rollout.poll()
 
 
@@ -68,6 +72,7 @@ def _restore_lane(lane: Lane, tensors: dict[str, torch.Tensor], saved: dict[str,
     lane.episode_return = tensors["episode_return"].numpy().copy()
     lane.episode_length = tensors["episode_length"].numpy().copy()
     lane.discounted_returns = tensors["discounted_returns"].numpy().copy()
+    lane.previous_sequences = list(saved["previous_sequences"])
     lane.policy.version = int(saved["version"])
     lane.policy.restore_random_state(saved["policy"])
     with torch.no_grad():

@@ -12,7 +12,9 @@ from learner.blocks import uses_circuit
 from learner.config import AgentSpec
 from learner.td3 import TD3Learner
 from qpu_service.interfaces import CircuitSampler
+from qpu_service.patience import patience
 from replay.rate_limiter import SampleToInsertRatio
+from replay.sampling import EVERYTHING, SampleRule
 from replay.types import TransitionSpec
 
 
@@ -61,7 +63,7 @@ def make_policy(
         shots=config.qpu.shots,
         readout=config.qpu.readout,
         name="-".join([stream.name.lower(), *map(str, indices)]),
-        timeout_s=config.qpu.timeout_s,
+        timeout_s=patience(config.qpu, config.backend).timeout_s,
     )
 
 
@@ -88,3 +90,10 @@ def make_limiter(config: RunConfig) -> SampleToInsertRatio:
     largest_insert = config.actors.envs_per_actor * config.actors.segment_length
     limiter.check_chunks(largest_insert=largest_insert, largest_sample=config.td3.batch_size)
     return limiter
+
+
+def sample_rule(config: RunConfig) -> SampleRule:
+    """How batches are drawn from the replay."""
+    if config.td3.n_step == 1:
+        return EVERYTHING
+    return SampleRule(n_step=config.td3.n_step, discount_factor=config.td3.discount_factor)

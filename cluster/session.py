@@ -4,6 +4,7 @@ It never steps a training environment and never talks to Ray: those are the loop
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from actors.rollout import EpisodeRecord
+from cluster.build import sample_rule
 from cluster.checkpoint import Checkpoint, save_checkpoint
 from cluster.config import RunConfig
 from cluster.metrics import MetricsWriter
@@ -21,7 +23,6 @@ from cluster.progress import Progress, Status
 from cluster.rounds import TestRound, TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
-from learner.normalisation import ReturnMoments
 from learner.parameters import VersionedParameters
 from learner.state import learner_state, load_learner_state
 from learner.td3 import TD3Learner
@@ -70,6 +71,7 @@ class Session:
         self._publish, self._tests, self._metrics, self._progress = publish, tests, metrics, progress
         self._extra_state, self._clock = extra_state, clock
         self._rng = derive_rng(config.seed, Stream.REPLAY_SAMPLING)
+        self._rule = sample_rule(config)
         self._episodes: deque[EpisodeRecord] = deque(maxlen=100)
         self._new_episodes: list[EpisodeRecord] = []
         self._next_log = config.log_period_steps
@@ -112,7 +114,10 @@ class Session:
         for made in range(max_updates):
             if not self.source.can_sample(batch_size):
                 return made
-            self.learner.update(self.source.sample(batch_size, self._rng))
+            batch = self.source.sample(batch_size, self._rng, self._rule)
+            self.learner.update(batch)
+            if self.learner.td_errors is not None:
+                self.source.update_priorities(batch.indices, self.learner.td_errors)
             if self.learner.update_step % self.config.publish_period_updates == 0:
                 self._announce()
         return max_updates
@@ -125,7 +130,13 @@ class Session:
         self._new_episodes.extend(episodes)
 
     def tick(
-        self, *, qpu_ms: float | None = None, waiting: str = "", values: Mapping[str, float] | None = None
+        self,
+        *,
+        qpu_ms: float | None = None,
+        qpu_note: str = "",
+        waiting: str = "",
+        values: Mapping[str, float] | None = None,
+        longest_gap_s: float = math.inf,
     ) -> None:
         """Refresh the counters, then whatever is due: test round, log row, checkpoint, progress."""
         self.counts = self.source.refresh()
@@ -133,7 +144,7 @@ class Session:
             self._next_test = _next_multiple(self.env_step, self.config.evaluation.period_steps)
             self._request_test()
         self._take_tests(self._tests.collect())
-        if self.env_step >= self._next_log:
+        if self.env_step >= self._next_log or self._clock() - self._last_log_s >= longest_gap_s:
             self._next_log = _next_multiple(self.env_step, self.config.log_period_steps)
             self._write_row(values or {})
         if self._save_is_due():
@@ -146,6 +157,7 @@ class Session:
                 training_return=_mean([episode.episode_return for episode in list(self._episodes)[-10:]]),
                 evaluation_return=self.test_returns[-1] if self.test_returns else None,
                 qpu_ms=qpu_ms,
+                qpu_note=qpu_note,
                 waiting=waiting,
             )
         )
@@ -206,8 +218,8 @@ class Session:
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
         self._tested_update = int(state["tested_update"])
         self.test_returns = [float(value) for value in state["test_returns"]]
-        self._episodes.extend(_episode(saved) for saved in state["episodes"])
-        self._new_episodes = [_episode(saved) for saved in state["new_episodes"]]
+        self._episodes.extend(EpisodeRecord.from_saved(saved) for saved in state["episodes"])
+        self._new_episodes = [EpisodeRecord.from_saved(saved) for saved in state["new_episodes"]]
         self._next_save = self._save_due_after(int(state["env_step"]))
 
     @property
@@ -277,11 +289,6 @@ class Session:
         if self._next_save is not None:
             return self.env_step >= self._next_save
         return self._clock() - self._last_save_s >= self.config.checkpoint.period_s
-
-
-def _episode(saved: Sequence[Any]) -> EpisodeRecord:
-    total, length, moments = saved
-    return EpisodeRecord(total, length, ReturnMoments(*moments))
 
 
 def _next_multiple(value: int, period: int) -> int:

@@ -21,6 +21,8 @@ class ScalarHead:
 
     asymmetry: float = 0.5
     """Weight α of errors Q > y; 0.5 is TD3's loss."""
+    is_huber: bool = False
+    """Squares up to an error of 1, linear beyond: what LAP's sampling needs (arXiv:2007.06049, eq. 14)."""
 
     def values(self, outputs: Tensor) -> Float[Tensor, "E B"]:
         """Q of every critic. ``outputs`` is (E, B), or (E, B, 1)."""
@@ -32,25 +34,26 @@ class ScalarHead:
         """Y = r + discount · min over critics of Q'(s', ã); ``discount`` holds γ. Source: TD3, Algorithm 1."""
         return reward + discount * self.values(next_outputs).amin(dim=0)
 
-    def loss(
-        self, outputs: Tensor, target: Float[Tensor, "B"], weight: Float[Tensor, "B"] | None = None
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Tensor, target: Float[Tensor, "B"]) -> Float[Tensor, ""]:
         """Sum over critics of the mean of 2·|α or 1 − α|·(Q − y)²; at α = 0.5 the mean squared error.
 
         Args:
             outputs: of the critics at (s, a).
             target: y.
-            weight: of each transition, mean about 1; None for all alike.
 
         Source: thesis, 3.4, α max(0, Q − y)² + (1 − α) min(0, Q − y)².
         """
         error = self.values(outputs) - target
         squares = error.square()
+        if self.is_huber:
+            squares = torch.where(error.abs() > 1, 2 * error.abs() - 1, squares)
         if self.asymmetry != 0.5:
             squares = squares * torch.where(error > 0, 2 * self.asymmetry, 2 * (1 - self.asymmetry))
-        if weight is not None:
-            squares = squares * weight
         return squares.mean(dim=1).sum()
+
+    def errors(self, outputs: Tensor, target: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Largest |Q − y| over the critics, which prioritised sampling wants to know."""
+        return (self.values(outputs) - target).abs().amax(dim=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class CategoricalHead:
 
     def values(self, outputs: Float[Tensor, "E B K"]) -> Float[Tensor, "E B"]:
         """Means of the distributions."""
-        # A sum and not a product of matrices: those run in bfloat16 where mixed precision is on, too coarse for a value.
+        # A sum and not a product of matrices: those run in bfloat16 under mixed precision, too coarse for a value.
         return (torch.softmax(outputs.float(), dim=2) * self.support(outputs)).sum(dim=2)
 
     def target(
@@ -95,21 +98,22 @@ class CategoricalHead:
         target.scatter_add_(1, index + 1, chosen * upper_share)
         return target
 
-    def loss(
-        self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"], weight: Float[Tensor, "B"] | None = None
-    ) -> Float[Tensor, ""]:
+    def loss(self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
         """Sum over critics of the mean cross entropy, nats."""
         entropies = -(functional.log_softmax(outputs.float(), dim=2) * target).sum(dim=2)
-        if weight is not None:
-            entropies = entropies * weight
         return entropies.mean(dim=1).sum()
+
+    def errors(self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
+        """Largest difference of means over the critics, which prioritised sampling wants to know."""
+        mean = (target * self.support(target)).sum(dim=1)
+        return (self.values(outputs) - mean).abs().amax(dim=0)
 
 
 ValueHead = ScalarHead | CategoricalHead
 
 
-def make_head(config: CriticConfig) -> ValueHead:
-    """The configured head."""
+def make_head(config: CriticConfig, *, is_huber: bool = False) -> ValueHead:
+    """The configured head; ``is_huber`` concerns the scalar one."""
     if config.head == "categorical":
         return CategoricalHead(config.num_bins, config.max_value)
-    return ScalarHead(config.asymmetry)
+    return ScalarHead(config.asymmetry, is_huber)

@@ -59,7 +59,7 @@ def rows(path):
 def parameters_sha256(run):
     """Hash of every parameter, target and optimiser state of the last checkpoint, by name."""
     digest = hashlib.sha256()
-    (path,) = run.checkpoints.glob("step_*")
+    path = max(run.checkpoints.glob("step_*"))
     for name, array in sorted(load_file(path / "learner.safetensors").items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())

@@ -31,9 +31,18 @@ def test_asymmetric_loss_weighs_overestimation_by_alpha():
     assert float(ScalarHead(asymmetry=0.7).loss(q, target)) == pytest.approx(expected)
 
 
-def test_weights_multiply_each_transition():
-    q, target, weight = torch.tensor([[1.0, 2.0]]), torch.zeros(2), torch.tensor([3.0, 0.5])
-    assert float(ScalarHead().loss(q, target, weight)) == pytest.approx((3 * 1 + 0.5 * 4) / 2)
+def test_huber_is_square_below_one_and_linear_above():
+    q, target = torch.tensor([[0.5, -3.0]]), torch.zeros(2)
+    # LAP, eq. 14, has half of it: δ²/2 up to 1, |δ| - 1/2 beyond.
+    assert float(ScalarHead(is_huber=True).loss(q, target)) == pytest.approx(2 * (0.125 + 2.5) / 2)
+
+
+def test_errors_are_the_largest_over_the_critics():
+    q, target = torch.tensor([[1.0, 2.0], [4.0, 1.5]]), torch.tensor([2.0, 2.0])
+    assert ScalarHead().errors(q, target).tolist() == [2.0, 0.5]
+    head = CategoricalHead(num_bins=3, max_value=1.0)
+    outputs = torch.log(torch.tensor([[[0.2, 0.3, 0.5]], [[0.8, 0.1, 0.1]]]))
+    assert head.errors(outputs, torch.tensor([[0.0, 0.0, 1.0]])).tolist() == pytest.approx([1.0 + 0.7])
 
 
 def project_one_by_one(probabilities, reward, discount, low, high, count):
