@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Iterable
 
 import tyro
 
@@ -16,7 +17,7 @@ from cluster.run_directory import create_run_directory, lock_run
 from cluster.run_loop import run_training
 from learner.blocks import BLOCKS, uses_circuit
 from qpu_service.backends.registry import backend_name_from_environment, make_backend
-from qpu_service.places import worker_places
+from qpu_service.places import WorkerPlace, worker_places
 from replay.embedded_server import find_server_binary
 from replay.redis_session import RedisSession
 
@@ -102,8 +103,28 @@ def _check_backends(config: RunConfig, backends: str) -> None:
             f"a synchronous run has one QPU, got {backends!r} with QPU_DEVICE={os.environ.get('QPU_DEVICE')!r}; "
             "name one backend and one device, or leave out --synchronous"
         )
+    _check_exact_training(config, places)
     for place in places:
         make_backend(place.backend, device=place.device).close()
+
+
+def _check_exact_training(config: RunConfig, places: Iterable[WorkerPlace]) -> None:
+    """What the surrogate is fitted to must be what the circuits give: a device and its noise have no exact means."""
+    if not (uses_circuit(config.block) and config.surrogate.needs_simulator):
+        return
+    asked = "surrogate.targets=bit_means, surrogate.gradient=exact and surrogate.tolerance"
+    for place in places:
+        if place.backend not in ("statevector", "aer") or place.device is not None:
+            where = place.backend if place.device is None else f"{place.backend} with device {place.device}"
+            raise ConfigError(
+                f"{asked} need the circuit's exact means, which only simulators without noise have, got backend "
+                f"{where}; leave these settings at their defaults, or use the statevector backend"
+            )
+    if config.qpu.readout == "most_probable":
+        raise ConfigError(
+            f"{asked} fit the mean of each bit, but the policy sees the most probable bitstring; "
+            "set qpu.readout to sample or mean"
+        )
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

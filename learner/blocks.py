@@ -14,13 +14,15 @@ Three more controls, not in the paper, each taking one thing away from ``pqc``:
   What is taken away is entanglement; angles are trained through a surrogate as in ``pqc``.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 
 from learner.config import BlockName
-from learner.networks import PolicyNetwork, QuantumSurrogate
+from learner.networks import PolicyNetwork
 from qpu_service.circuit import CircuitShape, decode_parameters
 
 BLOCKS: dict[BlockName, str] = {
@@ -51,7 +53,7 @@ def decode_circuits(
 def differentiable_output(
     block: BlockName,
     policy: PolicyNetwork,
-    surrogate: QuantumSurrogate | None,
+    surrogate: Callable[[Tensor], Tensor] | None,
     circuit_parameters: Float[Tensor, "B P"],
     generator: torch.Generator,
 ) -> Float[Tensor, "B N"]:
@@ -60,7 +62,7 @@ def differentiable_output(
     Args:
         block: which block the policy has.
         policy: owner of the classical blocks' weights and of the number of qubits.
-        surrogate: stands in for the circuit; needed by the blocks that have one.
+        surrogate: stands in for the circuit, as a learner/circuit_model.py does; needed by the blocks that have one.
         circuit_parameters: q_i from the PreDNN.
         generator: of the random bits.
 
@@ -70,8 +72,7 @@ def differentiable_output(
     if uses_circuit(block):
         if surrogate is None:
             raise ValueError(f"the {block} block learns through a surrogate, got None")
-        expected: Tensor = surrogate(circuit_parameters)
-        return expected
+        return surrogate(circuit_parameters)
     return classical_output(block, policy, circuit_parameters, generator)
 
 

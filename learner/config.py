@@ -47,6 +47,22 @@ class SurrogateConfig:
     """Tiny-batches per update, N_qt. The paper leaves it open; 8 × 32 reads each sampled batch once."""
     tiny_batch_size: int = 32
     """Transitions in a tiny-batch. The paper leaves it open."""
+    targets: Literal["bits", "bit_means"] = "bits"
+    """What the surrogate is fitted to: measured bits (paper), or their exact means; simulators alone have those."""
+    fit_on: Literal["replay", "policy"] = "replay"
+    """Whose circuit parameters it is fitted at: those stored with the transitions (paper), or those that policy and
+    target policy have now at the sampled states, which is where steps B2 and B3 ask it. Needs ``bit_means``."""
+    jitter_rad: float = 0.0
+    """Std of the noise on the circuit parameters that ``fit_on=policy`` fits at: states may span few directions of the
+    circuit's parameters, and across them a surrogate that never left the policy has no gradient to speak of."""
+    tolerance: float | None = None
+    """Stop at the first tiny-batch that shows, before it is trained on, a BCE less than this above the entropy of its
+    exact bits, nats per bit; N_qt is then the most. None always takes N_qt. Needs a simulator."""
+    gradient: Literal["surrogate", "exact"] = "surrogate"
+    """Through what steps B2 and B3 see the circuit: its surrogate (paper), or its exact expectations and their
+    gradient by a simulator, without step B1: the upper bound of what a surrogate can be worth."""
+    quality_period_updates: int | None = 100
+    """Updates between two comparisons of the surrogate with the exact circuit, which metrics show; None makes none."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -54,6 +70,24 @@ class SurrogateConfig:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         _require(self.num_tiny_batches >= 1, "num_tiny_batches", self.num_tiny_batches, "at least 1")
         _require(self.tiny_batch_size >= 1, "tiny_batch_size", self.tiny_batch_size, "at least 1")
+        period = self.quality_period_updates
+        _require(period is None or period >= 1, "quality_period_updates", period, "at least 1, or None")
+        _require(self.jitter_rad >= 0, "jitter_rad", self.jitter_rad, "0 or more")
+        _require(self.tolerance is None or self.tolerance > 0, "tolerance", self.tolerance, "positive, or None")
+        if self.jitter_rad and self.fit_on == "replay":
+            raise ValueError(
+                "surrogate.jitter_rad moves the circuits of fit_on=policy, got fit_on=replay; set that too"
+            )
+        if self.fit_on == "policy" and self.targets == "bits":
+            raise ValueError(
+                "surrogate.fit_on=policy needs targets that can be computed: the replay holds no bits of circuits "
+                "that the policy would run now; set surrogate.targets=bit_means, or fit_on=replay"
+            )
+
+    @property
+    def needs_simulator(self) -> bool:
+        """Whether training asks for exact means or gradients, which a device has not."""
+        return self.targets == "bit_means" or self.gradient == "exact" or self.tolerance is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,38 @@ class SurrogateTrainer:
             self.optimizer.step()
         return loss.detach()
 
+    def fit_until(
+        self,
+        circuit_parameters: Float[Tensor, "R P"],
+        targets: Float[Tensor, "R N"],
+        floor: Float[Tensor, "R"],
+        tolerance: float,
+    ) -> tuple[Float[Tensor, ""], int]:
+        """As ``fit``, but ends at the first tiny-batch whose loss, before its step, is near its floor.
+
+        While rows last a tiny-batch is new to this call, so that its loss is a test and not a memory. Reads one
+        number per tiny-batch, which makes the host wait for the device.
+
+        Args:
+            circuit_parameters: as in ``fit``.
+            targets: as in ``fit``.
+            floor: least loss that each row can have, nats per bit.
+            tolerance: mean excess over the floor that is good enough, nats per bit.
+
+        Returns:
+            BCE of the last tiny-batch looked at, nats per bit, and the number of steps taken.
+        """
+        order = self._draw_order(len(targets), circuit_parameters.device)
+        loss = torch.zeros(())
+        for count, rows in enumerate(torch.split(order, self.config.tiny_batch_size)):
+            loss = surrogate_loss(self.surrogate.logits(circuit_parameters[rows]), targets[rows])
+            if float(loss.detach() - floor[rows].mean()) < tolerance:
+                return loss.detach(), count
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return loss.detach(), self.config.num_tiny_batches
+
     def _draw_order(self, num_rows: int, device: torch.device) -> Int64[Tensor, "rows"]:
         count = self.config.tiny_batch_size * self.config.num_tiny_batches
         passes = [

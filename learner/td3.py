@@ -8,7 +8,6 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1) and Table 2; TD3 parts arXiv:180
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learner.blocks import differentiable_output, uses_circuit
+from learner.circuit_model import CircuitModel
 from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
 from learner.critic_config import CriticConfig
 from learner.critics import make_critic, normalise_rows_
@@ -24,21 +24,9 @@ from learner.losses import polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
 from learner.surrogate_training import SurrogateTrainer
+from learner.tensor_batch import TensorBatch
 from learner.value_heads import make_head
 from replay.types import TransitionBatch
-
-
-@dataclass(frozen=True, slots=True)
-class TensorBatch:
-    """A TransitionBatch on the learner's device."""
-
-    observation: Float[Tensor, "B O"]
-    action: Float[Tensor, "B A"]
-    reward: Float[Tensor, "B"]
-    discount: Float[Tensor, "B"]
-    next_observation: Float[Tensor, "B O"]
-    circuit_parameters: Float[Tensor, "B P"]
-    bits: Float[Tensor, "B N"]
 
 
 class TD3Learner:
@@ -102,6 +90,9 @@ class TD3Learner:
         self.surrogate_trainer = (
             SurrogateTrainer(self.surrogate, surrogate_config, self.generator) if self.surrogate is not None else None
         )
+        self.circuit_model = (
+            CircuitModel(block, circuit, self.surrogate_trainer, self.generator) if self.surrogate_trainer else None
+        )
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -117,6 +108,7 @@ class TD3Learner:
         if self.update_step % self.config.policy_delay == 0:
             self._update_policy(tensors)
             self._update_targets()
+        self._measure_surrogate(tensors)
 
     def observe_returns(self, moments: ReturnMoments) -> None:
         """Take in the discounted returns of a finished training episode, from which rewards get their scale."""
@@ -125,8 +117,13 @@ class TD3Learner:
 
     def _update_surrogate(self, batch: TensorBatch) -> None:
         """B1: fit the surrogate to the batch (learner/surrogate_training.py)."""
-        if self.surrogate_trainer is not None:
-            self._record("surrogate_loss", self.surrogate_trainer.fit(batch.circuit_parameters, batch.bits))
+        if self.circuit_model is not None:
+            self._record_all(self.circuit_model.fit(batch, self.policy, self.target_policy))
+
+    def _measure_surrogate(self, batch: TensorBatch) -> None:
+        """Compare the surrogate with the exact circuit, now and then."""
+        if self.circuit_model is not None and self.circuit_model.is_measured(self.update_step):
+            self._record_all(self.circuit_model.measure(batch, self.policy, self._climbed_value))
 
     def _update_critic(self, batch: TensorBatch) -> None:
         """B2: TD targets through the surrogate target policy, twin minimum, target smoothing."""
@@ -225,7 +222,7 @@ class TD3Learner:
     def _surrogate_action(self, policy: PolicyNetwork, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B A"]:
         """A_qt(s): the policy with the circuit replaced by its surrogate."""
         circuit_parameters, links = policy.encode(observation)
-        output = differentiable_output(self.block, policy, self.surrogate, circuit_parameters, self.generator)
+        output = differentiable_output(self.block, policy, self.circuit_model, circuit_parameters, self.generator)
         return policy.decode(output, links)
 
     def metrics(self) -> dict[str, float]:
@@ -256,6 +253,10 @@ class TD3Learner:
         if bad:
             raise LearnerDivergedError(f"policy parameters are not finite at update {self.update_step}: {bad}")
         return arrays
+
+    def _record_all(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._record(name, value)
 
     def _record(self, name: str, value: Tensor) -> None:
         value = value.detach()
