@@ -16,6 +16,7 @@ from torch.nn import functional
 from learner.config import AgentSpec, BlockName, PolicyConfig
 from learner.matching import matched_sizes
 from learner.normalisation import ObservationNormaliser
+from learner.surrogate_kernel import SurrogateKernel
 
 
 class PolicyNetwork(nn.Module):
@@ -126,6 +127,8 @@ class QuantumSurrogate(nn.Module):
     def __init__(self, num_parameters: int, num_qubits: int, hidden_size: int | None = None) -> None:
         super().__init__()
         self.network = _mlp(num_parameters, hidden_size or 2 ** (num_qubits + 1), num_qubits)
+        self.kernel: SurrogateKernel | None = None
+        """Computes ``forward`` where set (make_surrogate_kernel); its weights then get no gradient from there."""
 
     def logits(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
         """Logits of P(bit = 1)."""
@@ -134,6 +137,8 @@ class QuantumSurrogate(nn.Module):
 
     def forward(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
         """Expected bits in 0..1, differentiable in the circuit parameters."""
+        if self.kernel is not None and circuit_parameters.dtype == torch.float32:
+            return self.kernel.expected_bits(circuit_parameters)
         return torch.sigmoid(self.logits(circuit_parameters))
 
 

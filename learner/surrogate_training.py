@@ -49,6 +49,10 @@ class SurrogateTrainer:
             BCE of the last tiny-batch, nats per bit.
         """
         order = self._draw_order(len(targets), circuit_parameters.device)
+        if self.surrogate.kernel is not None:
+            return self.surrogate.kernel.fit(
+                self.optimizer, circuit_parameters[order], targets[order], self.config.num_tiny_batches
+            )
         size = self.config.tiny_batch_size
         tiny_parameters = torch.split(circuit_parameters[order], size)
         for parameters, bits in zip(tiny_parameters, torch.split(targets[order], size), strict=True):
