@@ -16,13 +16,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.errors import ActorError
 from cluster.errors import RunFailedError
 from cluster.rollout_worker import ActorReport
+from qpu_service.errors import BudgetExceededError
 
 _log = logging.getLogger(__name__)
 _BUDGET_S = 0.5
 """Length of one call; two are under way, so an actor never waits for its next order."""
 _CALLS_UNDER_WAY = 2
-_DEADLINE_S = 300.0
-"""An actor that answers nothing for this long is wedged and replaced."""
 _MAX_FAILURES = 5
 """Failures in a row, without one report between them, after which the run ends with the cause."""
 _BACKOFF_S = 0.5
@@ -44,13 +43,20 @@ class Crew:
     Args:
         start: makes the actor process with this number and returns its handle.
         num_actors: how many there are.
+        deadline_s: an actor that answers nothing for this long is wedged and replaced.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, start: Callable[[int], Any], num_actors: int, clock: Callable[[], float] = time.monotonic
+        self,
+        start: Callable[[int], Any],
+        num_actors: int,
+        *,
+        deadline_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
+        self._deadline_s = deadline_s
         self._clock = clock
         self._members = [_Member(actor_id) for actor_id in range(num_actors)]
         self.num_restarts = 0
@@ -60,6 +66,7 @@ class Crew:
 
         Raises:
             ActorError: if an environment or a policy is at fault.
+            BudgetExceededError: if the QPU budget is used up.
             RunFailedError: if an actor fails again and again.
         """
         reports = []
@@ -68,8 +75,8 @@ class Crew:
                 self._start_when_due(member)
                 continue
             reports += self._take_reports(member)
-            if member.handle is not None and self._clock() - member.heard_s > _DEADLINE_S:
-                self._replace(member, f"no report for {_DEADLINE_S:.0f} s")
+            if member.handle is not None and self._clock() - member.heard_s > self._deadline_s:
+                self._replace(member, f"no report for {self._deadline_s:.0f} s")
         return reports
 
     def stop(self) -> list[ActorReport]:
@@ -99,7 +106,7 @@ class Crew:
             try:
                 reports.append(ray.get(call))
             except RayTaskError as error:
-                if isinstance(error.cause, ActorError):
+                if isinstance(error.cause, ActorError | BudgetExceededError):
                     # The call behind this one ends the same way; nobody needs to hear it again.
                     member.calls.clear()
                     raise error.cause from error

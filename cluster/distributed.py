@@ -20,6 +20,7 @@ from cluster.build import make_learner, make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.crew import Crew
+from cluster.errors import RunFailedError
 from cluster.metrics import MetricsWriter
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
@@ -32,7 +33,9 @@ from cluster.run_directory import RunDirectory
 from cluster.session import Session
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
+from qpu_service.errors import BudgetExceededError
 from qpu_service.interfaces import CircuitSampler
+from qpu_service.patience import patience
 from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.redis_replay import RedisReplay
@@ -40,6 +43,8 @@ from replay.redis_replay import RedisReplay
 _log = logging.getLogger(__name__)
 _UPDATES_PER_TICK = 8
 _IDLE_S = 0.002
+_LONGEST_GAP_S = 60.0
+"""Between two rows of metrics: who waits for a device must see that, too."""
 
 
 def train_distributed(
@@ -90,13 +95,15 @@ def _train(
         dataset_id=None if checkpoint is None else checkpoint.scalars["dataset_id"],
     )
     board = start_board(runtime.service_options)
+    waits = patience(config.qpu, config.backend)
     qpu: QPUCrew | None = None
     if config.backend is not None:
         places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
-        qpu = QPUCrew(places, config.qpu, runtime.qpu_options)
+        qpu = QPUCrew(places, config.qpu, runtime.qpu_options, stall_s=waits.stall_s)
     make_sampler = _sampler_maker(config, qpu)
     tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler))
-    crew = Crew(_actor_starter(config, spec, runtime, address, make_sampler, board), config.actors.num_actors)
+    start_actor = _actor_starter(config, spec, runtime, address, make_sampler, board)
+    crew = Crew(start_actor, config.actors.num_actors, deadline_s=waits.actor_s)
 
     def publish(parameters: VersionedParameters) -> None:
         publish_parameters(board, parameters)
@@ -128,6 +135,9 @@ def _train(
         while session.learn(_UPDATES_PER_TICK):
             session.tick()
         session.finish()
+    except BudgetExceededError as error:
+        session.save()
+        raise RunFailedError(f"{error}. Everything is saved; then: hdqnn resume {run.path}") from error
     finally:
         crew.stop()
         tests.stop()
@@ -162,8 +172,10 @@ def _loop(
         qpu_row = qpu.row() if qpu is not None else {}
         session.tick(
             qpu_ms=qpu_row.get("qpu/request_p50_ms"),
+            qpu_note=qpu.note if qpu is not None else "",
             waiting=timings.waiting,
             values={**timings.row(crew.num_restarts), **qpu_row},
+            longest_gap_s=_LONGEST_GAP_S,
         )
         if made == 0:
             time.sleep(_IDLE_S)

@@ -24,6 +24,8 @@ class Status:
     """Mean of the last test round."""
     qpu_ms: float | None = None
     """Mean time of a QPU request, as the actors see it."""
+    qpu_note: str = ""
+    """Budget and breaker of paid devices."""
     waiting: str = ""
     """Who waits for whom."""
 
@@ -77,6 +79,8 @@ class Progress:
             parts.append(f"test {status.evaluation_return:.0f}")
         if status.qpu_ms is not None:
             parts.append(f"QPU {status.qpu_ms:.1f} ms")
+        if status.qpu_note:
+            parts.append(status.qpu_note)
         if status.waiting:
             parts.append(status.waiting)
         return " | ".join(parts)

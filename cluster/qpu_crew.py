@@ -2,7 +2,7 @@
 
 Ray restarts a worker that dies, in place, so the handles that actors hold stay good and they send their
 unanswered requests again. What Ray can't see is a worker that lives and does nothing; that one is killed
-here when it stops answering or when one run on its backend lasts longer than ``qpu.stall_s``.
+here when it stops answering or when one run on its backend lasts longer than ``stall_s``.
 """
 
 import logging
@@ -15,8 +15,10 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.errors import RunFailedError
+from cluster.qpu_health import health_note, health_row
 from cluster.ray_services import QPUActor
 from qpu_service.config import QPUConfig
+from qpu_service.device_health import DeviceHealth
 from qpu_service.errors import BackendUnavailableError, QPUError
 from qpu_service.places import WorkerPlace
 from qpu_service.worker_stats import WorkerStats
@@ -45,8 +47,9 @@ class QPUCrew:
 
     Args:
         places: one worker each.
-        config: batching, deadlines.
+        config: batching.
         options: Ray options of the worker processes.
+        stall_s: a worker that answers nothing, or whose one run lasts, for this long is replaced.
         clock: monotonic seconds.
 
     Raises:
@@ -58,9 +61,11 @@ class QPUCrew:
         places: Sequence[WorkerPlace],
         config: QPUConfig,
         options: dict[str, Any],
+        *,
+        stall_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = config
+        self._stall_s = stall_s
         self._clock = clock
         self.num_restarts = 0
         remote = ray.remote(QPUActor).options(
@@ -90,9 +95,9 @@ class QPUCrew:
             self._hear(member, now)
             if member.call is None:
                 member.call, member.asked_s = member.handle.stats.remote(), now
-            elif now - member.asked_s > self._config.stall_s:
-                self._replace(member, f"no answer for {self._config.stall_s:.0f} s")
-            if member.stats is not None and member.stats.running_s > self._config.stall_s:
+            elif now - member.asked_s > self._stall_s:
+                self._replace(member, f"no answer for {self._stall_s:.0f} s")
+            if member.stats is not None and member.stats.running_s > self._stall_s:
                 self._replace(member, f"one run has lasted {member.stats.running_s:.0f} s")
 
     def row(self) -> dict[str, float]:
@@ -115,9 +120,16 @@ class QPUCrew:
             "qpu/request_p50_ms": 1e3 * max(stats.latency_p50_s for stats in newest),
             "qpu/request_p99_ms": 1e3 * max(stats.latency_p99_s for stats in newest),
             "qpu/queue_ms": 1e3 * sum(stats.queue_s_sum for stats in newest) / requests if requests else 0.0,
+            "qpu/run_ms": 1e3 * sum(stats.execution_s_sum for stats in newest) / batches if batches else 0.0,
             "qpu/errors": float(sum(stats.errors for stats in newest)),
             "qpu/restarts": float(self.num_restarts),
+            **health_row(self._health()),
         }
+
+    @property
+    def note(self) -> str:
+        """Breaker and budget in words for the progress line; empty where there is nothing to say."""
+        return health_note(self._health())
 
     def stop(self) -> None:
         """Let the workers free their backends, then end their processes."""
@@ -125,6 +137,10 @@ class QPUCrew:
         ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
         for member in self._members:
             ray.kill(member.handle)
+
+    def _health(self) -> list[DeviceHealth]:
+        stats = [member.stats for member in self._members if member.stats is not None]
+        return [one.device for one in stats if one.device is not None]
 
     def _hear(self, member: _Member, now: float) -> None:
         if member.call is None or not ray.wait([member.call], timeout=0)[0]:

@@ -16,6 +16,7 @@ from cluster.local_tests import run_test_round
 from cluster.rounds import TestRound
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
+from qpu_service.errors import BudgetExceededError
 from qpu_service.interfaces import CircuitSampler
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class RemoteTests:
 
         Raises:
             ActorError: if an environment is at fault.
+            BudgetExceededError: if the QPU budget is used up.
             RunFailedError: if the worker dies, or its rounds fail, again and again.
         """
         rounds = []
@@ -75,7 +77,7 @@ class RemoteTests:
                 self._start_again(error)
                 continue
             except RayTaskError as error:
-                if isinstance(error.cause, ActorError):
+                if isinstance(error.cause, ActorError | BudgetExceededError):
                     raise error.cause from error
                 self._start_again(error.cause)
                 continue

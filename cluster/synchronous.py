@@ -19,6 +19,7 @@ from cluster.local_tests import LocalTests
 from cluster.metrics import MetricsWriter
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
+from cluster.qpu_health import health_note, health_row
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng, derive_seed
 from cluster.session import ExtraState, Session
@@ -26,7 +27,8 @@ from learner.blocks import uses_circuit
 from learner.config import AgentSpec
 from learner.parameters import ParameterBoard, VersionedParameters
 from qpu_service.backends.registry import make_backend
-from qpu_service.interfaces import CircuitSampler
+from qpu_service.device_health import ReportsHealth
+from qpu_service.interfaces import CircuitBackend, CircuitSampler
 from qpu_service.sampler import LocalSampler
 from replay.memory_replay import MemoryReplay
 
@@ -52,7 +54,8 @@ def train_synchronous(
     torch.set_num_threads(config.num_threads or default_num_threads())
     torch.use_deterministic_algorithms(True)
     spec = agent_spec(config.env_id)
-    sampler = _make_sampler(config)
+    backend = _make_backend(config)
+    sampler = None if backend is None else LocalSampler(backend)
     replay = _make_replay(config, spec, run, checkpoint)
     board = ParameterBoard()
 
@@ -92,7 +95,11 @@ def train_synchronous(
             session.learn(_ALL_UPDATES)
             now_s = time.monotonic()
             learn_s += now_s - before_s
-            session.tick(values={"time/learner_busy_share": learn_s / max(now_s - started_s, 1e-9)})
+            health = [backend.health()] if isinstance(backend, ReportsHealth) else []
+            session.tick(
+                qpu_note=health_note(health),
+                values={"time/learner_busy_share": learn_s / max(now_s - started_s, 1e-9), **health_row(health)},
+            )
         if session.is_done:
             session.finish()
         else:
@@ -103,11 +110,11 @@ def train_synchronous(
     return session
 
 
-def _make_sampler(config: RunConfig) -> CircuitSampler | None:
+def _make_backend(config: RunConfig) -> CircuitBackend | None:
     if not uses_circuit(config.block) or config.backend is None:
         return None
     device = os.environ.get("QPU_DEVICE")
-    return LocalSampler(make_backend(config.backend, device=device, num_threads=config.qpu.num_threads))
+    return make_backend(config.backend, device=device, num_threads=config.qpu.num_threads)
 
 
 def _make_replay(config: RunConfig, spec: AgentSpec, run: RunDirectory, checkpoint: Checkpoint | None) -> MemoryReplay:

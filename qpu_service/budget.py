@@ -97,6 +97,21 @@ class Budget:
                 "correct or delete the file"
             ) from error
 
+    def left(self) -> tuple[float | None, int | None]:
+        """QPU seconds and jobs that are still free; None without a limit, 0 if the file is damaged."""
+        limits = self.limits
+        if limits.seconds is None and limits.jobs is None:
+            return None, None
+        try:
+            spending = self.spending()
+        except BackendUnavailableError:
+            # The next job will say so; whoever only looks is not stopped.
+            return None if limits.seconds is None else 0.0, None if limits.jobs is None else 0
+        return (
+            None if limits.seconds is None else limits.seconds - spending.committed_s,
+            None if limits.jobs is None else limits.jobs - spending.jobs,
+        )
+
     def reserve(self, tag: str, estimate_s: float) -> float | None:
         """Set a job's seconds aside before it is sent.
 

@@ -28,11 +28,11 @@ class QPUConfig:
     """Runs expected to be shorter than this block the worker's event loop; a thread's wake-up would cost more."""
     routing: Literal["least_outstanding", "affinity"] = "least_outstanding"
     """Each request to the worker with the fewest unanswered ones, or every actor always to its own worker."""
-    stall_s: float = 120.0
-    """A worker that answers nothing, or whose one run lasts, for this long is replaced; queues of real devices are
-    longer, set it above your patience with them."""
-    timeout_s: float = 600.0
-    """Longest wait of an actor for its bits, retries included."""
+    stall_s: float | None = None
+    """A worker that answers nothing, or whose one run lasts, for this long is replaced. Default: 120 s; for ibm
+    QPU_DEADLINE_SECONDS and 20 minutes, because a queue is no fault."""
+    timeout_s: float | None = None
+    """Longest wait of an actor for its bits, retries included. Default: 600 s; for ibm twice as long as stall_s."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -41,10 +41,11 @@ class QPUConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.shots == 1 and self.readout != "sample":
             raise ValueError(f"readout {self.readout!r} needs several shots, got shots = 1; set qpu.shots, say to 100")
-        if self.stall_s <= 0:
-            raise ValueError(f"stall_s must be positive, got {self.stall_s}")
-        if self.max_delay_s < 0 or self.inline_limit_s < 0 or self.timeout_s <= 0:
+        for name in ("stall_s", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.max_delay_s < 0 or self.inline_limit_s < 0:
             raise ValueError(
-                "max_delay_s and inline_limit_s must be 0 or more and timeout_s positive, got "
-                f"{self.max_delay_s}, {self.inline_limit_s} and {self.timeout_s}"
+                f"max_delay_s and inline_limit_s must be 0 or more, got {self.max_delay_s} and {self.inline_limit_s}"
             )

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from qpu_service.config import QPUConfig
+from qpu_service.device_health import ReportsHealth
 from qpu_service.errors import BackendFailedError, BackendUnavailableError, InvalidCircuitError, QPUError
 from qpu_service.interfaces import CircuitBackend
 from qpu_service.types import CircuitBatch, MeasurementBatch
@@ -87,7 +88,8 @@ class QPUWorker:
     def stats(self) -> WorkerStats:
         """What this worker has done so far."""
         running_s = 0.0 if self._run_started_s is None else self._clock() - self._run_started_s
-        return self._stats.snapshot(queued_circuits=self._queued_circuits, running_s=running_s)
+        device = self._backend.health() if isinstance(self._backend, ReportsHealth) else None
+        return self._stats.snapshot(queued_circuits=self._queued_circuits, running_s=running_s, device=device)
 
     async def close(self) -> None:
         """Finish the present run, refuse what is queued, free the backend; calling it twice is fine."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qpu_service.device_health import DeviceHealth
+
 _RECENT = 1024
 """Requests that the percentiles look back on."""
 
@@ -39,6 +41,8 @@ class WorkerStats:
     """Median latency of the newest requests."""
     latency_p99_s: float
     """99th percentile of the newest requests' latency."""
+    device: DeviceHealth | None = None
+    """State of the service behind the backend; None for simulators."""
 
 
 class StatsRecorder:
@@ -67,7 +71,9 @@ class StatsRecorder:
         """Count one request that got an error."""
         self._errors += 1
 
-    def snapshot(self, *, queued_circuits: int, running_s: float = 0.0) -> WorkerStats:
+    def snapshot(
+        self, *, queued_circuits: int, running_s: float = 0.0, device: DeviceHealth | None = None
+    ) -> WorkerStats:
         """Numbers of this moment."""
         recent = np.array(self._recent or [0.0])
         median, high = np.percentile(recent, [50, 99])
@@ -85,4 +91,5 @@ class StatsRecorder:
             latency_s_sum=self._latency_s,
             latency_p50_s=float(median),
             latency_p99_s=float(high),
+            device=device,
         )

@@ -109,13 +109,13 @@ class IBMBackend:
 
     def health(self) -> DeviceHealth:
         """State of the service and of the budget; does not wait for a job."""
-        limits, spending = self._budget.limits, self._budget.spending()
+        left_s, left_jobs = self._budget.left()
         return DeviceHealth(
             failures_in_a_row=self._breaker.failures_in_a_row,
             paused_s=self._breaker.paused_s,
             devices_given_up=self._breaker.devices_given_up,
-            budget_left_s=None if limits.seconds is None else limits.seconds - spending.committed_s,
-            budget_left_jobs=None if limits.jobs is None else limits.jobs - spending.jobs,
+            budget_left_s=left_s,
+            budget_left_jobs=left_jobs,
         )
 
     def readout_errors(self, circuits: CircuitBatch) -> ReadoutErrors:

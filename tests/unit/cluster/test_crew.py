@@ -6,15 +6,15 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.errors import InvalidEnvironmentError
 from cluster.crew import Crew
 from cluster.errors import EXIT_FAILED, RunFailedError
-from qpu_service.errors import BackendFailedError
+from qpu_service.errors import BackendFailedError, BudgetExceededError
 from tests.unit.cluster.fake_ray import FakeRay, Handle
 
 
 class World:
-    def __init__(self, num_actors=1):
+    def __init__(self, num_actors=1, **settings):
         self.now_s = 0.0
         self.started = []
-        self.crew = Crew(self._start, num_actors, clock=lambda: self.now_s)
+        self.crew = Crew(self._start, num_actors, clock=lambda: self.now_s, **settings)
 
     def _start(self, actor_id):
         self.started.append(Handle(actor_id))
@@ -116,6 +116,24 @@ def test_an_environment_at_fault_ends_the_run_at_once_and_is_told_once(world, ca
     assert world.crew.stop() == []
     assert world.started[0].is_killed
     assert caplog.records == []
+
+
+def test_a_budget_that_is_used_up_ends_the_run_at_once(world):
+    world.poll()
+    world.started[0].fail(task_error(BudgetExceededError("nothing left")))
+    with pytest.raises(BudgetExceededError, match="nothing left"):
+        world.poll()
+    assert world.crew.num_restarts == 0
+
+
+def test_an_actor_may_wait_as_long_as_its_device(monkeypatch):
+    monkeypatch.setattr("cluster.crew.ray", FakeRay())
+    world = World(deadline_s=20_000.0)
+    world.poll()
+    world.poll(after_s=19_999)
+    assert not world.started[0].is_killed
+    world.poll(after_s=2)
+    assert world.started[0].is_killed
 
 
 def test_an_error_without_words_is_survived(world):

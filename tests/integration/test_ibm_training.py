@@ -1,0 +1,70 @@
+"""Training on Ray with the ibm backend on a simulated device: the real client in local testing mode. About 60 s."""
+
+import pytest
+
+from cluster.run_directory import RunDirectory, read_rows
+from qpu_service.budget import Budget, BudgetLimits
+from qpu_service.job_journal import JobJournal
+from tests.commands import TINY, hdqnn
+from tests.environments import PREFIX
+
+pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.slow]
+
+ARGUMENTS = [
+    *("train", "smoke", *TINY, "--env-id", f"{PREFIX}Seeded-v0", "--run-dir", "run"),
+    *("--td3.learning-starts", "40", "--replay.slack-steps", "200", "--log-period-steps", "20"),
+    *("--evaluation.period-steps", "1000", "--evaluation.num-episodes", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    return tmp_path_factory.mktemp("journal")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, journal):
+    """A run that its budget stops after a few dozen steps; its directory and what it said."""
+    directory = tmp_path_factory.mktemp("ibm")
+    environment = {"QPU_BACKEND": "ibm", "QPU_DEVICE": "fake_manila", "QPU_JOURNAL_DIR": str(journal)}
+    finished = hdqnn(*ARGUMENTS, "--total-steps", "200", directory=directory, QPU_BUDGET_JOBS="30", **environment)
+    return directory, environment, finished
+
+
+def test_a_budget_that_is_used_up_ends_the_run_with_everything_saved(stopped, journal):
+    directory, _, finished = stopped
+    assert finished.code == 1, finished
+    assert "the budget of 30 QPU jobs is used up" in finished.err
+    assert "raise QPU_BUDGET_JOBS" in finished.err
+    assert "hdqnn resume run" in finished.err
+    assert "Traceback" not in finished.out + finished.err
+    assert Budget(journal, BudgetLimits()).spending().jobs == 30
+    assert list(RunDirectory(directory / "run").checkpoints.iterdir())
+
+
+def test_rows_and_progress_say_what_is_left_of_the_budget(stopped):
+    directory, _, finished = stopped
+    rows = [row for row in read_rows(RunDirectory(directory / "run").metrics) if "qpu/budget_left_jobs" in row]
+    assert rows
+    left = [row["qpu/budget_left_jobs"] for row in rows]
+    assert left == sorted(left, reverse=True)
+    assert 0 <= left[-1] < 30
+    assert {row["qpu/breaker_open"] for row in rows} == {0.0}
+    assert all(row["qpu/run_ms"] > 0 for row in rows)
+    assert "QPU budget left: " in finished.out
+    assert " jobs" in finished.out
+
+
+def test_it_goes_on_with_a_larger_budget_and_pays_no_circuit_twice(stopped, journal):
+    directory, environment, _ = stopped
+    finished = hdqnn("resume", "run", directory=directory, QPU_BUDGET_JOBS="10000", **environment)
+    assert finished.code == 0, finished
+    assert "done after" in finished.out
+    spending = Budget(journal, BudgetLimits()).spending()
+    jobs = JobJournal(journal).jobs
+    assert spending.jobs > 30
+    assert spending.reserved == {}
+    circuits = [digest for job in jobs if job.state == "done" for digest in job.digests]
+    assert len(circuits) == len(set(circuits))
+    backends = {row["env_step"] for row in read_rows(RunDirectory(directory / "run").metrics)}
+    assert max(backends) >= 200
