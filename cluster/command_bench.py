@@ -15,6 +15,7 @@ BENCHMARKS = {
     "service": "overhead of the QPU service over a bare Ray call; scaling over slow devices",
     "isa": "assembling circuits for IBM hardware against transpiling each of them",
     "actor": "environment steps per second: alone, and with policy and QPU service",
+    "gradient": "circuits, seconds and cosine of a policy update's gradient: surrogate, shift rules, SPSA, adjoint",
 }
 
 

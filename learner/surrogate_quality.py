@@ -79,24 +79,26 @@ def gradient_quality(
     """
     outputs = surrogate(circuit_parameters), exact.bit_means(circuit_parameters)
     gradients = [
-        _angles_alone(torch.autograd.grad(loss(output), circuit_parameters, retain_graph=True)[0], shape)
+        angles_alone(torch.autograd.grad(loss(output), circuit_parameters, retain_graph=True)[0], shape)
         for output in outputs
     ]
     found = {"surrogate_gradient_cosine": functional.cosine_similarity(*gradients, dim=1).mean()}
     if weights:
-        updates = [_pull_back(circuit_parameters, weights, gradient) for gradient in gradients]
+        updates = [pull_back(circuit_parameters, weights, gradient) for gradient in gradients]
         found["surrogate_update_cosine"] = functional.cosine_similarity(*updates, dim=0)
     return found
 
 
-def _angles_alone(gradient: Float[Tensor, "R P"], shape: CircuitShape) -> Float[Tensor, "R P"]:
+def angles_alone(gradient: Float[Tensor, "R P"], shape: CircuitShape) -> Float[Tensor, "R P"]:
+    """A gradient in the circuit parameters with zeros for the qubit indices p and k."""
     layers = gradient.reshape(len(gradient), shape.num_layers, -1).clone()
     layers[:, :, 2 * shape.num_qubits :] = 0
     return layers.flatten(1)
 
 
-def _pull_back(
+def pull_back(
     circuit_parameters: Float[Tensor, "R P"], weights: Sequence[Tensor], gradient: Float[Tensor, "R P"]
 ) -> Float[Tensor, "W"]:
+    """A gradient in the circuit parameters, carried back to the weights that make them; all of them in one vector."""
     parts = torch.autograd.grad(circuit_parameters, weights, gradient, retain_graph=True)
     return torch.cat([part.flatten() for part in parts])
