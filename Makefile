@@ -43,8 +43,9 @@ format: setup ## format the code
 bench: setup ## measure a part: BENCH=qpu, replay, actor
 	$(BIN)/hdqnn bench $(BENCH) $(ARGS)
 
-faults: setup ## kill parts of real runs and count what was lost
-	$(BIN)/python -m pytest tests/integration -m "ray or redis" -k "kill or restart or fault" $(ARGS)
+faults: setup ## kill, freeze and cut off parts of real runs, count what was lost; writes docs/reliability.md
+	$(BIN)/hdqnn bench faults --json docs/results/faults.json $(ARGS)
+	$(BIN)/python -m benchmarks.faults.table docs/results/faults.json docs/reliability.md
 
 clean: ## remove caches (runs/ and .venv stay)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,11 +1,13 @@
 """The faults that one replay, its actors and its learner are put through, and what is counted meanwhile."""
 
 import contextlib
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -76,10 +78,11 @@ def measure(stage: Stage, fault: Fault, *, repeats: int, window_s: float) -> dic
         lost_shares.append(1.0 - made / max(rate * seen_s, 1.0))
     acknowledged = {entry.segment for entry in stage.acknowledged(first)}
     sent = Counter(stage.ledger.sent()[first_sent:])
+    sampled = set(stage.sampled())  # before what is stored: both grow meanwhile
     return {
         "fault": fault.text,
         "repeats": float(repeats),
-        **compare(acknowledged, stage.stored(), set(stage.sampled()), among=set(sent)),
+        **compare(acknowledged, stage.stored(), sampled, among=set(sent)),
         "resent": float(sum(sent.values()) - len(sent)),
         "recovery_p50_s": float(np.percentile(recoveries_s, 50)),
         "recovery_p95_s": float(np.percentile(recoveries_s, 95)),
@@ -88,7 +91,7 @@ def measure(stage: Stage, fault: Fault, *, repeats: int, window_s: float) -> dic
     }
 
 
-def measure_emptied(start: Callable[[], Stage], *, repeats: int) -> dict[str, float | str]:
+def measure_emptied(*, repeats: int) -> dict[str, float | str]:
     """A server that comes back without the run's data: nobody goes on as if nothing had happened.
 
     Returns:
@@ -97,7 +100,7 @@ def measure_emptied(start: Callable[[], Stage], *, repeats: int) -> dict[str, fl
     """
     times_s, silent = [], 0
     for _ in range(repeats):
-        with start() as stage:
+        with tempfile.TemporaryDirectory() as directory, Stage.start(Path(directory)) as stage:
             emptied_s = time.monotonic()
             with contextlib.closing(stage.session()) as session:
                 session.call(lambda client: client.flushall())

@@ -91,7 +91,7 @@ class Stage:
         self.start_process(name)
 
     def kill_server(self) -> None:
-        """Kill -9 of the server, which is then started on what its append-only file holds."""
+        """Kill -9 of the server, which is then started again on what its append-only file holds."""
         os.kill(self.server.pid, signal.SIGKILL)
         with _told_about_full_disks(self.directory):
             self.server.restart()

@@ -35,7 +35,7 @@ def test_in_the_end_the_learner_holds_every_transition_once(stage):
     assert held == STEPS * len(stage.stored()) > 1_000
 
 
-def test_an_emptied_server_ends_every_process_with_an_error_that_says_so(tmp_path):
-    result = measure_emptied(lambda: Stage.start(tmp_path), repeats=1)
+def test_an_emptied_server_ends_every_process_with_an_error_that_says_so():
+    result = measure_emptied(repeats=1)
     assert result["silent"] == 0
     assert result["recovery_p95_s"] < 10
