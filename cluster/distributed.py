@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -65,7 +65,7 @@ def train_distributed(
     """
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads())
-    with ray_runtime() as runtime, _replay_server(run, runtime) as (url, server):
+    with ray_runtime() as runtime, _replay_server(config, run, runtime) as (url, server):
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
         address = ReplayAddress(url=url, run_id=_run_id(run))
@@ -259,14 +259,17 @@ def _sampler_maker(config: RunConfig, qpu: QPUCrew | None) -> Callable[[int], Ci
 
 
 @contextmanager
-def _replay_server(run: RunDirectory, runtime: RayRuntime) -> Iterator[tuple[str, EmbeddedServer | None]]:
+def _replay_server(
+    config: RunConfig, run: RunDirectory, runtime: RayRuntime
+) -> Iterator[tuple[str, EmbeddedServer | None]]:
     """REDIS_URL, else a server of the run's own that keeps its data in the run directory and is watched here."""
     url = os.environ.get("REDIS_URL")
     if url:
         yield url, None
         return
     run.replay.mkdir(exist_ok=True)
-    with EmbeddedServer.start(run.replay, host=runtime.host) as server:
+    fsync: Literal["everysec", "always"] = "always" if config.replay.durability == "waitaof" else "everysec"
+    with EmbeddedServer.start(run.replay, host=runtime.host, fsync=fsync) as server:
         yield server.url, server
 
 

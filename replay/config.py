@@ -1,6 +1,7 @@
 """Settings of the replay."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +12,9 @@ class ReplayConfig:
     """Transitions kept; the oldest segments fall out. Source: TD3 (arXiv:1802.09477)."""
     slack_steps: int = 1_000
     """Environment steps that actors may run ahead of the configured update-to-data ratio before they wait."""
+    durability: Literal["everysec", "waitaof"] = "everysec"
+    """When an insert counts as stored: once the server has it (its death loses nothing, its machine's death up to the
+    last second), or once it is on the server's disk (WAITAOF), which costs every insert an fsync."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

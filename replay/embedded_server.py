@@ -13,10 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 from replay.directory_lock import Deadline, lock_owner, lock_server, server_lives, write_pid
 from replay.errors import ReplayConfigError, ReplayError, ReplayUnreachableError
@@ -37,7 +37,6 @@ _SETTINGS = """
 daemonize no
 save ""
 appendonly yes
-appendfsync everysec
 auto-aof-rewrite-percentage 200
 auto-aof-rewrite-min-size 1gb
 rdbcompression no
@@ -64,6 +63,7 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         maxmemory_bytes: int | None = None,
         *,
+        fsync: Literal["everysec", "always"] = "everysec",
         ready_timeout_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -74,6 +74,7 @@ class EmbeddedServer:
             directory: takes the append-only file, configuration (mode 0600, holds the password) and log.
             host: address to listen on; loopback is always added.
             maxmemory_bytes: where inserts start to be refused; None for no limit.
+            fsync: when the append-only file is on the disk: within a second, or before every answer.
             ready_timeout_s: longest start, loading included.
             clock: monotonic time, s.
             sleep: waits between two looks.
@@ -93,7 +94,7 @@ class EmbeddedServer:
         deadline = Deadline(clock() + ready_timeout_s, clock, sleep)
         try:
             for attempt in range(_PORT_ATTEMPTS):
-                url = _write_config(directory, host, maxmemory_bytes)
+                url = _write_config(directory, host, [f"maxmemory {maxmemory_bytes or 0}", f"appendfsync {fsync}"])
                 try:
                     pid = _spawn(directory, url, deadline)
                     break
@@ -189,12 +190,12 @@ class _PortTakenError(ReplayError):
     """Somebody took the port between our look and the server's bind."""
 
 
-def _write_config(directory: Path, host: str, maxmemory_bytes: int | None) -> str:
+def _write_config(directory: Path, host: str, settings: Sequence[str]) -> str:
     """Write the configuration with a new port and password; returns the URL that fits it."""
     port = _free_port()
     password = secrets.token_urlsafe(24)
     hosts = host if host == "127.0.0.1" else f"{host} 127.0.0.1"
-    lines = [f"bind {hosts}", f"port {port}", f"requirepass {password}", f"maxmemory {maxmemory_bytes or 0}"]
+    lines = [f"bind {hosts}", f"port {port}", f"requirepass {password}", *settings]
     path = directory / _CONFIG
     path.unlink(missing_ok=True)
     # Not by the command line, which every user of the machine can read.
