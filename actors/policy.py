@@ -116,8 +116,12 @@ class ActingPolicy:
         return PendingAction(circuit_parameters, links, self._sampler.submit(circuits))
 
     @torch.inference_mode()
-    def finish(self, pending: PendingAction) -> PolicyOutput:
+    def finish(self, pending: PendingAction, *, explores: bool = False) -> PolicyOutput:
         """Wait for the bits; PostDNN.
+
+        Args:
+            pending: of ``begin``.
+            explores: draw from the policy's own distribution, where its family has one.
 
         Raises:
             TimeoutError: if the bits do not come in time.
@@ -127,7 +131,7 @@ class ActingPolicy:
             output = classical_output(self._block, self.network, pending.circuit_parameters, generator)
             empty = len(output), 0
             return PolicyOutput(
-                action=self.network.decode(output, pending.links).numpy(),
+                action=self.network.decode(output, pending.links, self._noise(len(output), explores)).numpy(),
                 circuit_parameters=np.zeros(empty, np.float32),
                 bits=np.zeros(empty, np.uint8),
                 backend_name="",
@@ -138,8 +142,18 @@ class ActingPolicy:
         # them, and cross entropy against draws has its minimum at the means.
         bits = reduce_shots(measured.bits, "sample" if self._readout == "mean" else self._readout)
         return PolicyOutput(
-            action=self.network.decode(output, pending.links).numpy(),
+            action=self.network.decode(output, pending.links, self._noise(len(output), explores)).numpy(),
             circuit_parameters=np.ascontiguousarray(pending.circuit_parameters.numpy()),
             bits=bits,
             backend_name=measured.backend_name,
         )
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether exploring is drawing from the policy itself, so that no noise need be added."""
+        return self.network.family.num_noise > 0
+
+    def _noise(self, num_rows: int, explores: bool) -> Tensor | None:
+        if not explores or not self.is_stochastic:
+            return None
+        return torch.from_numpy(self._rng.standard_normal((num_rows, self.network.family.num_noise), np.float32))

@@ -116,10 +116,10 @@ class Rollout:
         """
         if lane.pending is None:
             self.begin(lane)
-        output = lane.policy.finish(lane.pending)  # type: ignore[arg-type]
+        output = lane.policy.finish(lane.pending, explores=True)  # type: ignore[arg-type]
         lane.pending = None
         observation = lane.environments.observation
-        action = self._explore(output.action)
+        action = self._explore(output.action, is_stochastic=lane.policy.is_stochastic)
         result = lane.environments.step(action)
         finished = result.terminated | result.truncated
         lane.episode_return += result.reward
@@ -168,10 +168,12 @@ class Rollout:
         for lane in self.lanes:
             lane.environments.close()
 
-    def _explore(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
-        """Gaussian noise around the policy's action; uniform random actions until learning starts."""
+    def _explore(self, action: Float32[np.ndarray, "E A"], *, is_stochastic: bool) -> Float32[np.ndarray, "E A"]:
+        """Gaussian noise around a deterministic action; uniform random actions until learning starts."""
         if self.reply.counts.inserted < self._learning_starts:
             return self.rng.uniform(self._low, self._high, action.shape).astype(np.float32)
+        if is_stochastic:
+            return action
         scale = (self._high - self._low) / 2
         noise = self.rng.standard_normal(action.shape, dtype=np.float32) * (self._noise_std * scale)
         return np.clip(action + noise, self._low, self._high)

@@ -10,6 +10,7 @@ from typing import Literal
 from qpu_service.circuit import CircuitShape
 
 BlockName = Literal["pqc", "linear", "random_bits", "zeros", "mlp", "frozen_pqc", "unentangled_pqc"]
+PolicyFamily = Literal["deterministic", "gaussian", "flow", "variational"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,13 @@ class PolicyConfig:
     """Bring observations to mean 0 and variance 1 by running statistics, for policy and critics."""
     hidden_normalisation: Literal["none", "layer"] = "none"
     """LayerNorm before the activations of PreDNN and PostDNN."""
+    family: PolicyFamily = "deterministic"
+    """What PostDNN's outputs mean: deterministic (TD3), gaussian (SACLite's squashed Gaussian), flow (conditional
+    RealNVP) or variational (VQL). Source: thesis on stable continuous control, 2.1.2."""
+    num_flow_layers: int = 2
+    """Affine couplings of the flow family."""
+    latent_size: int = 32
+    """Latent components of the variational family."""
     normalise_parameters: bool = False
     """RMSNorm with learned gains on the circuit parameters: angles that stay bounded whatever the critic asks for."""
 
@@ -33,6 +41,8 @@ class PolicyConfig:
         """Check ranges."""
         _require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
         _require(self.num_links >= 0, "num_links", self.num_links, "0 or more")
+        _require(self.num_flow_layers >= 1, "num_flow_layers", self.num_flow_layers, "at least 1")
+        _require(self.latent_size >= 1, "latent_size", self.latent_size, "at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +124,17 @@ class TD3Config:
     """Update-to-data ratio: updates per environment step once learning has started. Source: TD3."""
     learning_starts: int = 25_000
     """Environment steps with uniform random actions before the first update. Source: TD3."""
+    n_step: int = 1
+    """Environment steps that a return looks ahead before it bootstraps. MR.Q (arXiv:2501.16142): 3."""
+    prioritised: bool = False
+    """Draw transitions by their last temporal-difference error (LAP, arXiv:2007.06049) instead of uniformly, and fit
+    a scalar head with the Huber loss that belongs to it."""
+    initial_entropy_coefficient: float = 0.1
+    """β at the first update, for families with a density; tuned from there on. Source: thesis, eq. 2.1.2."""
+    target_entropy: float | None = None
+    """Entropy that β aims at, nats in units of (-1, 1); default: minus the number of action components (SAC)."""
+    critic_entropy: bool = False
+    """Whether targets count the entropy bonus too: SAC (arXiv:1812.05905); without it SACLite (thesis, 2.1.1)."""
     scale_rewards: bool = False
     """Divide rewards so that discounted returns have a standard deviation of at most 1 and stay within
     ``critic.max_value``. Source: SimbaV2 (arXiv:2502.15280)."""
@@ -133,6 +154,9 @@ class TD3Config:
         _require(self.target_noise_clip >= 0, "target_noise_clip", self.target_noise_clip, "0 or more")
         _require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "positive")
         _require(self.learning_starts >= 1, "learning_starts", self.learning_starts, "at least 1")
+        _require(self.n_step >= 1, "n_step", self.n_step, "at least 1")
+        coefficient = self.initial_entropy_coefficient
+        _require(coefficient > 0, "initial_entropy_coefficient", coefficient, "positive")
         share = self.final_learning_rate_share
         _require(0 < share <= 1, "final_learning_rate_share", share, "in (0, 1]")
         for name in ("policy_learning_rate", "critic_learning_rate"):

@@ -13,6 +13,7 @@ from torch.nn import functional
 from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
 from learner.networks import TwinCritic
+from learner.value_heads import ValueHead
 
 
 class EnsembleCritic(nn.Module):
@@ -83,6 +84,55 @@ def make_critic(spec: AgentSpec, config: CriticConfig) -> TwinCritic | EnsembleC
     if config.unit_rows:
         normalise_rows_(critic)
     return critic
+
+
+def paired_outputs(
+    critic: TwinCritic | EnsembleCritic,
+    target_critic: TwinCritic | EnsembleCritic | None,
+    config: CriticConfig,
+    pair: tuple[Float[Tensor, "B O"], Float[Tensor, "B A"]],
+    next_pair: tuple[Float[Tensor, "B O"], Float[Tensor, "B A"]],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the critics at (s, a), and without gradient those of the targets at (s', ã).
+
+    Args:
+        critic: trained.
+        target_critic: its soft copy; None where critics are their own targets.
+        config: of the critics.
+        pair: normalised observations and actions.
+        next_pair: the same of the next step.
+        generator: draws which critics make the target, where not all do.
+    """
+    if config.normalisation == "batch":
+        # Both pairs pass together, so that one set of batch statistics holds for both (arXiv:1902.05605).
+        joint = torch.cat([pair[0], next_pair[0]]), torch.cat([pair[1], next_pair[1]])
+        outputs, next_outputs = critic(*joint).chunk(2, dim=1)
+        if target_critic is not None:
+            with torch.no_grad():
+                next_outputs = target_critic(*joint).chunk(2, dim=1)[1]
+    else:
+        with torch.no_grad():
+            next_outputs = (critic if target_critic is None else target_critic)(*next_pair)
+        outputs = critic(*pair)
+    if config.num_target_critics is not None and config.num_target_critics < config.num_critics:
+        order = torch.randperm(config.num_critics, generator=generator, device=generator.device)
+        next_outputs = next_outputs[order[: config.num_target_critics]]
+    return outputs, next_outputs.detach()
+
+
+def climbed_value(
+    critic: TwinCritic | EnsembleCritic,
+    config: CriticConfig,
+    head: ValueHead,
+    observation: Float[Tensor, "B O"],
+    action: Float[Tensor, "B A"],
+) -> Float[Tensor, ""]:
+    """Mean Q that the policy climbs; normalisations by their running statistics, no dropout."""
+    critic.eval()
+    values = head.values(critic.first(observation, action) if config.climbs == "first" else critic(observation, action))
+    critic.train()
+    return values.amin(dim=0).mean() if config.climbs == "min" else values.mean()
 
 
 def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from learner.config import AgentSpec, BlockName, PolicyConfig
 from learner.matching import matched_sizes
 from learner.normalisation import ObservationNormaliser
+from learner.policy_families import make_action_head
 from learner.surrogate_kernel import SurrogateKernel
 
 
@@ -34,7 +35,8 @@ class PolicyNetwork(nn.Module):
         hidden_size = config.hidden_size if sizes is None else sizes.policy
         norm = config.hidden_normalisation
         self.pre = _mlp(spec.observation_size, hidden_size, self.num_parameters + config.num_links, norm)
-        self.post = _mlp(self.num_bits + config.num_links, hidden_size, spec.action_size, norm)
+        self.family = make_action_head(config, spec.action_size)
+        self.post = _mlp(self.num_bits + config.num_links, hidden_size, self.family.num_outputs, norm)
         self.normaliser = ObservationNormaliser(spec.observation_size) if config.normalise_observations else None
         self.parameter_norm = nn.RMSNorm(self.num_parameters) if config.normalise_parameters else None
         self.linear_block = nn.Linear(self.num_parameters, self.num_bits) if block == "linear" else None
@@ -64,10 +66,23 @@ class PolicyNetwork(nn.Module):
         normalised: Tensor = self.normaliser(observation)
         return normalised
 
-    def decode(self, block_output: Float[Tensor, "B N"], links: Float[Tensor, "B C"]) -> Float[Tensor, "B A"]:
-        """PostDNN: action inside the environment's bounds; tanh because TD3's policy is bounded so."""
-        squashed = torch.tanh(self.post(torch.cat([block_output, links], dim=1)))
-        return squashed * self.action_scale + self.action_center
+    def decode(
+        self,
+        block_output: Float[Tensor, "B N"],
+        links: Float[Tensor, "B C"],
+        noise: Float[Tensor, "B E"] | None = None,
+    ) -> Float[Tensor, "B A"]:
+        """PostDNN: action inside the environment's bounds; without noise that of test rounds."""
+        return self.sample(block_output, links, noise)[0]
+
+    def sample(
+        self, block_output: Float[Tensor, "B N"], links: Float[Tensor, "B C"], noise: Float[Tensor, "B E"] | None
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"] | None]:
+        """Action, and log π of it in units of (-1, 1) where the family has a density (learner/policy_families.py)."""
+        if noise is None:
+            noise = block_output.new_zeros(len(block_output), self.family.num_noise)
+        squashed, log_prob = self.family(self.post(torch.cat([block_output, links], dim=1)), noise)
+        return squashed * self.action_scale + self.action_center, log_prob
 
 
 class TwinCritic(nn.Module):

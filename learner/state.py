@@ -80,6 +80,8 @@ def _modules(learner: TD3Learner) -> dict[str, torch.nn.Module]:
         modules["target_critic"] = learner.target_critic
     if learner.surrogate is not None:
         modules["surrogate"] = learner.surrogate
+    if learner.entropy is not None:
+        modules["entropy"] = learner.entropy
     return modules
 
 
@@ -88,6 +90,8 @@ def _optimizers(learner: TD3Learner) -> dict[str, torch.optim.Optimizer]:
         "policy_optimizer": learner.policy_optimizer,
         "critic_optimizer": learner.critic_optimizer,
     }
+    if learner.entropy_optimizer is not None:
+        optimizers["entropy_optimizer"] = learner.entropy_optimizer
     if learner.surrogate_trainer is not None:
         optimizers["surrogate_optimizer"] = learner.surrogate_trainer.optimizer
     return optimizers

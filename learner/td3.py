@@ -8,6 +8,7 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1) and Table 2; TD3 parts arXiv:180
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from learner.blocks import differentiable_output, uses_circuit
 from learner.circuit_model import CircuitModel
 from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
 from learner.critic_config import CriticConfig
-from learner.critics import make_critic, normalise_rows_
+from learner.critics import climbed_value, make_critic, normalise_rows_, paired_outputs
 from learner.errors import LearnerDivergedError
 from learner.losses import polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
+from learner.optimizers import make_adam, set_learning_rate
+from learner.policy_families import EntropyCoefficient
 from learner.surrogate_training import SurrogateTrainer
-from learner.tensor_batch import TensorBatch
+from learner.tensor_batch import BatchLoader, TensorBatch
 from learner.value_heads import make_head
 from replay.types import TransitionBatch
 
@@ -81,11 +84,12 @@ class TD3Learner:
         self.target_policy.normaliser = self.policy.normaliser
         if self.target_critic is not None:
             self.target_critic.load_state_dict(self.critic.state_dict())
-        self.head = make_head(critic_config)
+        self.head = make_head(critic_config, is_huber=config.prioritised)
         self.return_scale = ReturnScale(critic_config.max_value if config.scale_rewards else math.inf)
         self._decay_updates = decay_updates
-        self.policy_optimizer = _adam(self.policy, config.policy_learning_rate)
-        self.critic_optimizer = _adam(self.critic, config.critic_learning_rate)
+        self.loader = BatchLoader(self.device)
+        self.policy_optimizer = make_adam(self.policy, config.policy_learning_rate)
+        self.critic_optimizer = make_adam(self.critic, config.critic_learning_rate)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.surrogate_trainer = (
             SurrogateTrainer(self.surrogate, surrogate_config, self.generator) if self.surrogate is not None else None
@@ -93,22 +97,35 @@ class TD3Learner:
         self.circuit_model = (
             CircuitModel(block, circuit, self.surrogate_trainer, self.generator) if self.surrogate_trainer else None
         )
+        self.entropy: EntropyCoefficient | None = None
+        self.entropy_optimizer: torch.optim.Optimizer | None = None
+        if policy_config.family != "deterministic":
+            target = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
+            self.entropy = EntropyCoefficient(config.initial_entropy_coefficient, target).to(self.device)
+            self.entropy_optimizer = make_adam(self.entropy, config.policy_learning_rate)
+        self.execute: Callable[[TensorBatch, bool], None] = self.run_step
+        """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
+        self.errors: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def update(self, batch: TransitionBatch) -> None:
-        """One iteration of B1 to B4 on one sampled batch."""
+        """One iteration of B1 to B4 on one sampled batch; ``td_errors`` then holds its errors if they are needed."""
         tensors = self._to_device(batch)
         self.update_step += 1
         self._decay_learning_rates()
-        if self.policy.normaliser is not None:
-            self.policy.normaliser.update(tensors.observation)
-        self._update_surrogate(tensors)
-        self._update_critic(tensors)
-        if self.update_step % self.config.policy_delay == 0:
-            self._update_policy(tensors)
-            self._update_targets()
+        self.execute(tensors, self.update_step % self.config.policy_delay == 0)
         self._measure_surrogate(tensors)
+
+    def run_step(self, batch: TensorBatch, moves_policy: bool) -> None:
+        """B1 to B4; never waits for the device, nor reads a number of the host that changes between updates."""
+        if self.policy.normaliser is not None:
+            self.policy.normaliser.update(batch.observation)
+        self._update_surrogate(batch)
+        self._update_critic(batch)
+        if moves_policy:
+            self._update_policy(batch)
+            self._update_targets()
 
     def observe_returns(self, moments: ReturnMoments) -> None:
         """Take in the discounted returns of a finished training episode, from which rewards get their scale."""
@@ -128,56 +145,58 @@ class TD3Learner:
     def _update_critic(self, batch: TensorBatch) -> None:
         """B2: TD targets through the surrogate target policy, twin minimum, target smoothing."""
         with torch.no_grad():
-            noise = torch.randn(batch.action.shape, generator=self.generator, device=self.device)
-            next_action = smoothed_action(
-                self._surrogate_action(self.target_policy, batch.next_observation),
-                noise,
-                action_scale=self.policy.action_scale,
-                action_center=self.policy.action_center,
-                noise_std=self.config.target_noise_std,
-                noise_clip=self.config.target_noise_clip,
-            )
+            next_action, bonus = self._next_action(batch)
         with self._precision():
             outputs, next_outputs = self._critic_outputs(batch, next_action)
         with torch.no_grad():
-            reward = batch.reward / self.return_scale.scale if self.config.scale_rewards else batch.reward
-            target = self.head.target(next_outputs, reward, self.config.discount_factor * batch.discount)
+            discount = self.config.discount_factor * batch.discount
+            reward = batch.reward if bonus is None else batch.reward + discount * bonus
+            target = self.head.target(next_outputs, reward, discount)
         loss = self.head.loss(outputs, target)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
         if self.critic_config.unit_rows:
             normalise_rows_(self.critic)
+        if self.config.prioritised:
+            self.errors = self.head.errors(outputs.detach(), target)
         self._record("critic_loss", loss)
         self._record("q_value", self.head.values(outputs.detach()).mean())
 
+    def _next_action(self, batch: TensorBatch) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"] | None]:
+        """ã at s': the smoothed target policy's action, or a stochastic policy's own draw; SAC's entropy bonus."""
+        if self.entropy is not None:
+            action, log_prob = self._surrogate_sample(self.policy, batch.next_observation)
+            return action, -self.entropy.value * log_prob if self.config.critic_entropy else None
+        noise = torch.randn(batch.action.shape, generator=self.generator, device=self.device)
+        action = smoothed_action(
+            self._surrogate_sample(self.target_policy, batch.next_observation)[0],
+            noise,
+            action_scale=self.policy.action_scale,
+            action_center=self.policy.action_center,
+            noise_std=self.config.target_noise_std,
+            noise_clip=self.config.target_noise_clip,
+        )
+        return action, None
+
     def _critic_outputs(self, batch: TensorBatch, next_action: Float[Tensor, "B A"]) -> tuple[Tensor, Tensor]:
         """Outputs of the critics at (s, a), and without gradient those of the targets at (s', ã)."""
-        observation = self.policy.normalise(batch.observation)
-        next_observation = self.policy.normalise(batch.next_observation)
-        target_critic = self.target_critic if self.target_critic is not None else self.critic
-        if self.critic_config.normalisation == "batch":
-            # Both pairs pass together, so that one set of batch statistics holds for both (arXiv:1902.05605).
-            pairs = torch.cat([observation, next_observation]), torch.cat([batch.action, next_action])
-            outputs, next_outputs = self.critic(*pairs).chunk(2, dim=1)
-            if self.target_critic is not None:
-                with torch.no_grad():
-                    next_outputs = target_critic(*pairs).chunk(2, dim=1)[1]
-        else:
-            with torch.no_grad():
-                next_outputs = target_critic(next_observation, next_action)
-            outputs = self.critic(observation, batch.action)
-        num_targets = self.critic_config.num_target_critics
-        if num_targets is not None and num_targets < self.critic_config.num_critics:
-            order = torch.randperm(self.critic_config.num_critics, generator=self.generator, device=self.device)
-            next_outputs = next_outputs[order[:num_targets]]
-        return outputs, next_outputs.detach()
+        return paired_outputs(
+            self.critic,
+            self.target_critic,
+            self.critic_config,
+            (self.policy.normalise(batch.observation), batch.action),
+            (self.policy.normalise(batch.next_observation), next_action),
+            self.generator,
+        )
 
     def _update_policy(self, batch: TensorBatch) -> None:
         """B3: climb the critic through the surrogate; only PreDNN and PostDNN move."""
-        action = self._surrogate_action(self.policy, batch.observation)
+        action, log_prob = self._surrogate_sample(self.policy, batch.observation)
         with self._precision():
             loss = -self._climbed_value(self.policy.normalise(batch.observation), action)
+        if self.entropy is not None:
+            loss = loss + self.entropy.value * log_prob.mean()
         parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         # Asking for these gradients alone spares the weight gradients of critic and surrogate. A block
         # that ignores its input leaves the rows of PreDNN that feed it with a gradient of zero.
@@ -186,16 +205,16 @@ class TD3Learner:
             parameter.grad = gradient
         self.policy_optimizer.step()
         self._record("policy_loss", loss)
+        if self.entropy is not None and self.entropy_optimizer is not None:
+            self.entropy_optimizer.zero_grad(set_to_none=True)
+            self.entropy.loss(log_prob).backward()  # type: ignore[no-untyped-call]
+            self.entropy_optimizer.step()
+            self._record("entropy", -log_prob.mean())
+            self._record("entropy_coefficient", self.entropy.value)
 
     def _climbed_value(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, ""]:
-        """Mean Q that the policy climbs; normalisations by their running statistics, no dropout."""
-        self.critic.eval()
-        climbs = self.critic_config.climbs
-        values = self.head.values(
-            self.critic.first(observation, action) if climbs == "first" else self.critic(observation, action)
-        )
-        self.critic.train()
-        return values.amin(dim=0).mean() if climbs == "min" else values.mean()
+        """Mean Q that the policy climbs, of normalised observations."""
+        return climbed_value(self.critic, self.critic_config, self.head, observation, action)
 
     def _update_targets(self) -> None:
         """B4: soft updates of target critics and target policy."""
@@ -216,14 +235,22 @@ class TD3Learner:
             return
         progress = min(self.update_step / self._decay_updates, 1.0)
         share = 1 - (1 - self.config.final_learning_rate_share) * progress
-        self.policy_optimizer.param_groups[0]["lr"] = self.config.policy_learning_rate * share
-        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_learning_rate * share
+        set_learning_rate(self.policy_optimizer, self.config.policy_learning_rate * share)
+        set_learning_rate(self.critic_optimizer, self.config.critic_learning_rate * share)
 
-    def _surrogate_action(self, policy: PolicyNetwork, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B A"]:
-        """A_qt(s): the policy with the circuit replaced by its surrogate."""
+    def _surrogate_sample(self, policy: PolicyNetwork, observation: Float[Tensor, "B O"]) -> tuple[Tensor, Tensor]:
+        """A_qt(s), the policy with the circuit replaced by its surrogate, and log π where the family has one."""
         circuit_parameters, links = policy.encode(observation)
         output = differentiable_output(self.block, policy, self.circuit_model, circuit_parameters, self.generator)
-        return policy.decode(output, links)
+        size = len(observation), policy.family.num_noise
+        noise = torch.randn(size, generator=self.generator, device=self.device) if size[1] else None
+        action, log_prob = policy.sample(output, links, noise)
+        return action, action.new_zeros(len(action)) if log_prob is None else log_prob
+
+    @property
+    def td_errors(self) -> np.ndarray | None:
+        """Of the newest update, if prioritised sampling wants them; waits for the device."""
+        return None if self.errors is None else self.errors.cpu().numpy()
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call (docs: learner/README.md); the only place that waits for the device.
@@ -264,21 +291,4 @@ class TD3Learner:
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def _to_device(self, batch: TransitionBatch) -> TensorBatch:
-        return TensorBatch(
-            *(
-                torch.from_numpy(column).to(self.device)
-                for column in (
-                    batch.observation,
-                    batch.action,
-                    batch.reward,
-                    batch.discount,
-                    batch.next_observation,
-                    batch.circuit_parameters,
-                    batch.bits,
-                )
-            )
-        )
-
-
-def _adam(module: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+        return self.loader.load(batch, self.return_scale.scale if self.config.scale_rewards else None)

@@ -136,3 +136,26 @@ def test_a_checkpoint_goes_on_bit_for_bit():
     ours, theirs = learner_state(first)[0], learner_state(second)[0]
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "variational"])
+@pytest.mark.parametrize("critic_entropy", [False, True])
+def test_stochastic_families_learn_and_tune_their_entropy(family, critic_entropy):
+    learner = make_learner({}, {"family": family, "latent_size": 4}, critic_entropy=critic_entropy)
+    before = snapshot(learner.policy)
+    run(learner, 4)
+    assert changed(before, learner.policy)
+    metrics = learner.metrics()
+    assert np.isfinite(metrics["entropy"])
+    assert metrics["entropy_coefficient"] != pytest.approx(0.1, abs=1e-7)
+    assert "entropy_optimizer.0.step" in learner_state(learner)[0]
+
+
+def test_the_entropy_bonus_enters_the_target_with_the_discount():
+    learner = make_learner({}, {"family": "gaussian"}, critic_entropy=True)
+    batch = learner._to_device(make_batch(np.random.default_rng(0)))
+    state = learner.generator.get_state()
+    _, bonus = learner._next_action(batch)
+    learner.generator.set_state(state)
+    _, log_prob = learner._surrogate_sample(learner.policy, batch.next_observation)
+    torch.testing.assert_close(bonus, -0.1 * log_prob)
