@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cluster.prometheus import PrometheusExporter
 from cluster.run_directory import RunDirectory
@@ -20,14 +20,13 @@ class MetricsWriter:
     """
 
     def __init__(self, run: RunDirectory, prometheus_port: int | None = None) -> None:
-        self._metrics = run.metrics.open("a")
-        self._evaluations = run.evaluations.open("a")
+        self._metrics, self._evaluations = _Rows(run.metrics), _Rows(run.evaluations)
         self._tensorboard = _tensorboard_writer(run.tensorboard)
         self._prometheus = None if prometheus_port is None else PrometheusExporter(prometheus_port)
 
     def metrics(self, *, env_step: int, update_step: int, values: Mapping[str, float]) -> None:
         """One row of metrics.jsonl and its TensorBoard scalars."""
-        _append(self._metrics, {"env_step": env_step, "update_step": update_step, **values})
+        self._metrics.append({"env_step": env_step, "update_step": update_step, **values})
         self._scalars(values, env_step)
         if self._prometheus is not None:
             self._prometheus.set({"env_step": env_step, "update_step": update_step, **values})
@@ -35,15 +34,14 @@ class MetricsWriter:
     def evaluation(self, *, env_step: int, update_step: int, version: int, returns: Sequence[float]) -> None:
         """One test round."""
         mean = sum(returns) / len(returns)
-        _append(
-            self._evaluations,
+        self._evaluations.append(
             {
                 "env_step": env_step,
                 "update_step": update_step,
                 "policy_version": version,
                 "mean_return": mean,
                 "returns": list(returns),
-            },
+            }
         )
         self._scalars({"evaluation/mean_return": mean}, env_step)
 
@@ -62,9 +60,33 @@ class MetricsWriter:
                 self._tensorboard.add_scalar(name, value, env_step)
 
 
-def _append(file: IO[str], row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
+class _Rows:
+    """A .jsonl file; what a full disk refuses is kept in memory and written once there is room."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
+        self._is_failing = False
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write a row, and those before it that still wait."""
+        self._waiting += json.dumps(row).encode() + b"\n"
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not self._is_failing:
+                _log.error("cannot write %s (%s); its rows wait in memory, training goes on", self._path, error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._waiting:
+            _log.error("the disk never had room for the last rows of %s", self._path)
+        self._file.close()
 
 
 def _tensorboard_writer(directory: Path) -> Any:

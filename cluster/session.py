@@ -3,7 +3,6 @@
 It never steps a training environment and never talks to Ray: those are the loops' part.
 """
 
-import logging
 import math
 import time
 from collections import deque
@@ -16,7 +15,8 @@ import torch
 
 from actors.rollout import EpisodeRecord
 from cluster.build import sample_rule
-from cluster.checkpoint import Checkpoint, save_checkpoint
+from cluster.checkpoint import Checkpoint
+from cluster.checkpoint_saver import CheckpointSaver
 from cluster.config import RunConfig
 from cluster.metrics import MetricsWriter
 from cluster.progress import Progress, Status
@@ -29,7 +29,6 @@ from learner.td3 import TD3Learner
 from replay.interfaces import TransitionSource
 from replay.types import ReplayCounts
 
-_log = logging.getLogger(__name__)
 ExtraState = tuple[Mapping[str, Mapping[str, torch.Tensor]], Mapping[str, Any]]
 
 
@@ -76,8 +75,8 @@ class Session:
         self._new_episodes: list[EpisodeRecord] = []
         self._next_log = config.log_period_steps
         self._next_test = config.evaluation.period_steps
-        self._next_save = self._save_due_after(0)
-        self._last_save_s = self._started_s = self._last_log_s = clock()
+        self._saver = CheckpointSaver(run.checkpoints, config.checkpoint, clock)
+        self._started_s = self._last_log_s = clock()
         self._last_log = (0, 0)
         self._tested_update, self._num_tests_under_way = -1, 0
 
@@ -147,7 +146,7 @@ class Session:
         if self.env_step >= self._next_log or self._clock() - self._last_log_s >= longest_gap_s:
             self._next_log = _next_multiple(self.env_step, self.config.log_period_steps)
             self._write_row(values or {})
-        if self._save_is_due():
+        if self._saver.is_due(self.env_step):
             self.save()
         self._progress.update(
             Status(
@@ -158,7 +157,7 @@ class Session:
                 evaluation_return=self.test_returns[-1] if self.test_returns else None,
                 qpu_ms=qpu_ms,
                 qpu_note=qpu_note,
-                waiting=waiting,
+                waiting=" | ".join(filter(None, (waiting, self._saver.note))),
             )
         )
 
@@ -192,18 +191,7 @@ class Session:
             "new_episodes": [astuple(episode) for episode in self._new_episodes],
             **extra_scalars,
         }
-        try:
-            save_checkpoint(
-                self.run.checkpoints,
-                self.env_step,
-                {"learner": tensors, "published": published, **extra_tensors},
-                state,
-                self.config.checkpoint.keep,
-            )
-        except OSError as error:
-            _log.error("checkpoint at step %d failed (%s); older ones are kept, training goes on", self.env_step, error)
-        self._last_save_s = self._clock()
-        self._next_save = self._save_due_after(self.env_step)
+        self._saver.save(self.env_step, {"learner": tensors, "published": published, **extra_tensors}, state)
 
     def close(self) -> None:
         """Close the files of rows."""
@@ -220,7 +208,7 @@ class Session:
         self.test_returns = [float(value) for value in state["test_returns"]]
         self._episodes.extend(EpisodeRecord.from_saved(saved) for saved in state["episodes"])
         self._new_episodes = [EpisodeRecord.from_saved(saved) for saved in state["new_episodes"]]
-        self._next_save = self._save_due_after(int(state["env_step"]))
+        self._saver.start(int(state["env_step"]))
 
     @property
     def version(self) -> int:
@@ -275,20 +263,12 @@ class Session:
         values["time/elapsed_s"] = now - self._started_s
         values["time/env_steps_per_s"] = (self.env_step - self._last_log[0]) / elapsed
         values["time/updates_per_s"] = (self.learner.update_step - self._last_log[1]) / elapsed
+        values.update(self._saver.row())
         values.update(extra)
         if extra:
             self.newest_values = dict(values)
         self._metrics.metrics(env_step=self.env_step, update_step=self.learner.update_step, values=values)
         self._last_log, self._last_log_s = (self.env_step, self.learner.update_step), now
-
-    def _save_due_after(self, env_step: int) -> int | None:
-        period = self.config.checkpoint.period_steps
-        return None if period is None else _next_multiple(env_step, period)
-
-    def _save_is_due(self) -> bool:
-        if self._next_save is not None:
-            return self.env_step >= self._next_save
-        return self._clock() - self._last_save_s >= self.config.checkpoint.period_s
 
 
 def _next_multiple(value: int, period: int) -> int:
