@@ -15,6 +15,7 @@ from torch import Tensor
 from learner.config import SurrogateConfig
 from learner.losses import surrogate_loss
 from learner.networks import QuantumSurrogate
+from learner.optimizers import make_adam
 
 
 class SurrogateTrainer:
@@ -35,7 +36,7 @@ class SurrogateTrainer:
     def __init__(self, surrogate: QuantumSurrogate, config: SurrogateConfig, generator: torch.Generator) -> None:
         self.surrogate = surrogate
         self.config = config
-        self.optimizer = torch.optim.Adam(surrogate.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = make_adam(surrogate, config.learning_rate)
         self._generator = generator
 
     def fit(self, circuit_parameters: Float[Tensor, "R P"], targets: Float[Tensor, "R N"]) -> Float[Tensor, ""]:
