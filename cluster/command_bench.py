@@ -16,6 +16,8 @@ BENCHMARKS = {
     "isa": "assembling circuits for IBM hardware against transpiling each of them",
     "actor": "environment steps per second: alone, and with policy and QPU service",
     "gradient": "circuits, seconds and cosine of a policy update's gradient: surrogate, shift rules, SPSA, adjoint",
+    "faults": "real processes killed, frozen, cut off: what was lost, doubled, how long it took",
+    "learner": "updates per second against the machine's matrix products and other TD3 learners",
 }
 
 
@@ -29,8 +31,14 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("name", choices=sorted(BENCHMARKS), help="what to measure")
     parser.add_argument("--json", type=Path, help="write the result to this file (default: print it)")
+    # A benchmark may have options of its own; only the one that was named is imported.
+    named = next((argument for argument in arguments if argument in BENCHMARKS), None)
+    module = importlib.import_module(f"benchmarks.{named}") if named else None
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
     parsed = parser.parse_args(arguments)
-    result: dict[str, Any] = importlib.import_module(f"benchmarks.{parsed.name}").run()
+    options = {name: value for name, value in vars(parsed).items() if name not in ("name", "json")}
+    result: dict[str, Any] = importlib.import_module(f"benchmarks.{parsed.name}").run(**options)
     text = json.dumps(result, indent=1) + "\n"
     sys.stdout.write(text)
     if parsed.json is not None:
