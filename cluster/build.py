@@ -8,6 +8,7 @@ from actors.policy import ActingPolicy
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.seeding import Stream, derive_rng, derive_seed
+from learner.acceleration import accelerate
 from learner.blocks import uses_circuit
 from learner.config import AgentSpec
 from learner.td3 import TD3Learner
@@ -20,7 +21,7 @@ from replay.types import TransitionSpec
 
 def make_learner(config: RunConfig, spec: AgentSpec) -> TD3Learner:
     """The learner on its device."""
-    return TD3Learner(
+    learner = TD3Learner(
         spec,
         block=config.block,
         policy_config=config.policy,
@@ -31,6 +32,9 @@ def make_learner(config: RunConfig, spec: AgentSpec) -> TD3Learner:
         seed=derive_seed(config.seed, Stream.LEARNER),
         device=learner_device(config.device),
     )
+    if config.compile:
+        accelerate(learner)
+    return learner
 
 
 def learner_device(name: str) -> str:

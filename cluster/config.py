@@ -61,6 +61,8 @@ class RunConfig:
     """One process in lockstep, bit-reproducible, without Ray and Redis."""
     device: str = "auto"
     """Torch device of the learner: auto, cpu, cuda, cuda:1, …"""
+    compile: bool = True
+    """Take the fastest path for that device: compiled kernels on a CPU. Same numbers to round-off; plain torch if off."""
     num_threads: int | None = None
     """Torch threads of the learner; default: every core but one, which actors and services need."""
     publish_period_updates: int = 8
