@@ -25,7 +25,7 @@ class Status:
     qpu_ms: float | None = None
     """Mean time of a QPU request, as the actors see it."""
     qpu_note: str = ""
-    """Budget and breaker of paid devices."""
+    """Load of the QPU workers; budget and breaker of paid devices."""
     waiting: str = ""
     """Who waits for whom."""
 
@@ -36,31 +36,52 @@ class Progress:
     Args:
         stream: where to print.
         clock: monotonic seconds.
+        plain_period_s: seconds between two lines where nothing can be rewritten.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO = sys.stdout,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        plain_period_s: float = _PLAIN_PERIOD_S,
+    ) -> None:
         self._stream = stream
         self._clock = clock
         self._is_live = stream.isatty()
-        self._last = -_PLAIN_PERIOD_S
+        self._period_s = _LIVE_PERIOD_S if self._is_live else plain_period_s
+        self._last = -self._period_s
         self._history: list[tuple[float, int, int]] = []
 
     def update(self, status: Status) -> None:
         """Print the status if the last one is old enough."""
-        now = self._clock()
-        if now - self._last < (_LIVE_PERIOD_S if self._is_live else _PLAIN_PERIOD_S):
+        if not self._is_due():
             return
-        self._last = now
+        now = self._last
         self._history.append((now, status.env_step, status.update_step))
         while len(self._history) > 2 and now - self._history[0][0] > _WINDOW_S:
             self._history.pop(0)
-        line = self._format(status)
-        self._stream.write(f"\r\x1b[2K{line}" if self._is_live else f"{line}\n")
-        self._stream.flush()
+        self._write(self._format(status))
+
+    def show(self, make_line: Callable[[], str]) -> None:
+        """Print a line of somebody else's making if the last one is old enough."""
+        if self._is_due():
+            self._write(make_line())
 
     def say(self, text: str) -> None:
         """Print a whole line that stays."""
         self._stream.write(f"\r\x1b[2K{text}\n" if self._is_live else f"{text}\n")
+        self._stream.flush()
+
+    def _is_due(self) -> bool:
+        now = self._clock()
+        if now - self._last < self._period_s:
+            return False
+        self._last = now
+        return True
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"\r\x1b[2K{line}" if self._is_live else f"{line}\n")
         self._stream.flush()
 
     def _format(self, status: Status) -> str:

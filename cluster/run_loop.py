@@ -1,11 +1,9 @@
 """Runs one training from its directory to its last line: signals, loop, picture, where everything is."""
 
 import dataclasses
-import signal
 import sys
 import time
 from collections.abc import Mapping
-from types import FrameType
 
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
@@ -14,33 +12,7 @@ from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.run_directory import RunDirectory
 from cluster.session import Session
-
-
-class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a question that loops ask; the second signal ends the process at once."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def install(self) -> None:
-        """Take over the signals (again, where a library took them in between)."""
-        for number in self._previous:
-            signal.signal(number, self._handle)
-
-    def restore(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self.is_set
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is fixed
-        if self.is_set:
-            raise KeyboardInterrupt
-        self.is_set = True
+from cluster.stop_request import StopRequest
 
 
 def run_training(config: RunConfig, run: RunDirectory, checkpoint: Checkpoint | None) -> int:

@@ -1,0 +1,1 @@
+"""Experiments: a grid of runs from one file, run side by side, resumed, and summed up with intervals."""
