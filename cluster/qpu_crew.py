@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.errors import RunFailedError
-from cluster.qpu_health import health_note, health_row
+from cluster.qpu_health import health_note, health_row, load_note
 from cluster.ray_services import QPUActor
 from qpu_service.config import QPUConfig
 from qpu_service.device_health import DeviceHealth
@@ -128,8 +128,8 @@ class QPUCrew:
 
     @property
     def note(self) -> str:
-        """Breaker and budget in words for the progress line; empty where there is nothing to say."""
-        return health_note(self._health())
+        """Load, breaker and budget in words for the progress line; empty where there is nothing to say."""
+        return " | ".join(words for words in (load_note(self.row()), health_note(self._health())) if words)
 
     def stop(self) -> None:
         """Let the workers free their backends, then end their processes."""

@@ -1,9 +1,25 @@
-"""State of paid devices as metrics and as words."""
+"""Load of the QPU workers and state of paid devices, as metrics and as words for the progress line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cluster.progress import format_duration
 from qpu_service.device_health import DeviceHealth
+
+
+def load_note(row: Mapping[str, float]) -> str:
+    """Circuits, batches, queue and errors of a row of metrics in words; empty where the row has none."""
+    if "qpu/circuits_per_s" not in row:
+        return ""
+    circuits, shots = row["qpu/circuits_per_s"], row["qpu/shots_per_s"]
+    words = f"{circuits:,.0f} circuits/s in runs of {row['qpu/batch_circuits']:.0f}"
+    if round(shots) != round(circuits):
+        words += f", {shots:,.0f} shots/s"
+    words += f" (queue {row['qpu/queue_ms']:.1f} ms, run {row['qpu/run_ms']:.1f} ms)"
+    if row["qpu/queued_circuits"]:
+        words += f", {row['qpu/queued_circuits']:,.0f} waiting"
+    if row["qpu/errors"]:
+        words += f", {row['qpu/errors']:,.0f} errors"
+    return words
 
 
 def health_row(health: Sequence[DeviceHealth]) -> dict[str, float]:

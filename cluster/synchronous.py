@@ -27,7 +27,7 @@ from learner.blocks import uses_circuit
 from learner.config import AgentSpec
 from learner.parameters import ParameterBoard, VersionedParameters
 from qpu_service.backends.registry import make_backend
-from qpu_service.device_health import ReportsHealth
+from qpu_service.device_health import DeviceHealth, ReportsHealth
 from qpu_service.interfaces import CircuitBackend, CircuitSampler
 from qpu_service.sampler import LocalSampler
 from replay.memory_replay import MemoryReplay
@@ -95,7 +95,7 @@ def train_synchronous(
             session.learn(_ALL_UPDATES)
             now_s = time.monotonic()
             learn_s += now_s - before_s
-            health = [backend.health()] if isinstance(backend, ReportsHealth) else []
+            health: list[DeviceHealth] = [backend.health()] if isinstance(backend, ReportsHealth) else []
             session.tick(
                 qpu_note=health_note(health),
                 values={"time/learner_busy_share": learn_s / max(now_s - started_s, 1e-9), **health_row(health)},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8, UInt64
 
 from qpu_service.errors import InvalidCircuitError
 
@@ -80,6 +80,37 @@ def mitigate_means(means: Float64[np.ndarray, "B N"], errors: ReadoutErrors) -> 
             f"the readout of qubit {qubit} is wrong as often as right and cannot be corrected; choose other qubits"
         )
     corrected: Float64[np.ndarray, "B N"] = np.clip((means - errors.one_given_zero) / visible, 0.0, 1.0)
+    return corrected
+
+
+def correct_bits(
+    bits: UInt8[np.ndarray, "B S N"], errors: ReadoutErrors, seeds: UInt64[np.ndarray, "B"]
+) -> UInt8[np.ndarray, "B S N"]:
+    """Flip as many of each qubit's shots as bring its mean to the corrected one; which ones, the circuit's seed draws.
+
+    Whatever is made of the shots afterwards then sees corrected means: a shot is a draw from them, and correlations
+    between qubits stay but for the flipped shots. A single shot stays as it is, because its mean is 0 or 1.
+
+    Args:
+        bits: as they were read.
+        errors: of the qubits that the circuits were on.
+        seeds: of the circuits, so that asking again gives the same bits.
+
+    Returns:
+        Bits whose means are those of ``mitigate_means``, rounded to whole shots.
+
+    Raises:
+        InvalidCircuitError: as of ``mitigate_means``.
+    """
+    num_shots = bits.shape[1]
+    if not bits.size:
+        return bits
+    means = bits.mean(axis=1, dtype=np.float64)
+    change = np.rint((mitigate_means(means, errors) - means) * num_shots).astype(np.int64)[:, None]
+    keys = np.stack([np.random.default_rng(int(seed)).random(bits.shape[1:]) for seed in seeds])
+    keys[bits != (change < 0)] = 2.0  # only ones can become zeros, only zeros ones
+    ranks = keys.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    corrected: UInt8[np.ndarray, "B S N"] = bits ^ (ranks < np.abs(change)).astype(np.uint8)
     return corrected
 
 

@@ -23,7 +23,7 @@ from qpu_service.ibm.jobs import JobRunner, SentJob
 from qpu_service.ibm.trouble import JobTroubleError, Timing
 from qpu_service.ibm.usage import UsageModel, split_into_jobs
 from qpu_service.job_journal import AlreadyIntendedError, JobJournal, circuit_digests
-from qpu_service.readout import ReadoutErrors, read_errors
+from qpu_service.readout import ReadoutErrors, correct_bits, read_errors
 from qpu_service.retry import Action, pause_s
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
@@ -94,9 +94,12 @@ class IBMBackend:
             found: dict[str, UInt8[np.ndarray, "S N"]] = {}
             job_ids: list[str] = []
             self._measure_all(circuits, digests, found, job_ids)
-        empty = np.zeros((0, circuits.shots, circuits.angles.shape[2]), np.uint8)
+            empty = np.zeros((0, circuits.shots, circuits.angles.shape[2]), np.uint8)
+            bits = np.stack([found[digest] for digest in digests]) if digests else empty
+            if self._config.corrects_readout and digests:
+                bits = correct_bits(bits, self.readout_errors(circuits), circuits.seeds)
         return MeasurementBatch(
-            bits=np.stack([found[digest] for digest in digests]) if digests else empty,
+            bits=bits,
             request_id=circuits.request_id,
             backend_name=self.name,
             execution_s=self._timing.clock() - started_s,

@@ -29,6 +29,8 @@ class IBMConfig:
     the installed package has it."""
     use_fractional_gates: bool = False
     """Ask for RX with any angle where the device has it: one pulse per rotation instead of two."""
+    corrects_readout: bool = False
+    """Correct the means of many shots by the readout errors that the device reports."""
     deadline_s: float = 3_600.0
     """Longest wall-clock time of one request, queue included; then its job is cancelled."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
@@ -76,6 +78,7 @@ def config_from_environment(device: str | None, environment: Mapping[str, str] =
             mode=text.get("QPU_MODE") or "job",  # type: ignore[arg-type]  # checked by IBMConfig
             sampler=text.get("QPU_SAMPLER") or "auto",  # type: ignore[arg-type]
             use_fractional_gates=_flag(text, "QPU_FRACTIONAL_GATES"),
+            corrects_readout=_flag(text, "QPU_READOUT_MITIGATION"),
             deadline_s=_number(text, "QPU_DEADLINE_SECONDS", 3_600.0),
             budget=BudgetLimits(
                 seconds=_optional(text, "QPU_BUDGET_SECONDS"),

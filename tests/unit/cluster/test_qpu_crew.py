@@ -136,4 +136,7 @@ def test_breaker_and_budget_of_a_device_are_in_the_row_and_in_the_note(ray):
         world.hear(stats(device=ill))
     row = world.crew.row()
     assert (row["qpu/breaker_open"], row["qpu/budget_left_s"], row["qpu/budget_left_jobs"]) == (1.0, 99.0, 4.0)
-    assert world.crew.note == "QPU budget left: 99 s, 4 jobs | QPU service failed 2 times, next try in 30 s"
+    assert world.crew.note == (
+        "0 circuits/s in runs of 0 (queue 0.0 ms, run 0.0 ms) | QPU budget left: 99 s, 4 jobs | "
+        "QPU service failed 2 times, next try in 30 s"
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.qpu_health import health_note, health_row
+from cluster.qpu_health import health_note, health_row, load_note
 from qpu_service.device_health import DeviceHealth
 
 WELL = DeviceHealth(budget_left_s=412.6, budget_left_jobs=37)
@@ -23,6 +23,32 @@ def test_a_row_holds_breaker_and_budget_of_all_workers():
         "qpu/budget_left_s": 400.0,
         "qpu/budget_left_jobs": 37.0,
     }
+
+
+QUIET = {
+    "qpu/circuits_per_s": 2950.4,
+    "qpu/shots_per_s": 2950.4,
+    "qpu/batch_circuits": 15.8,
+    "qpu/queue_ms": 0.04,
+    "qpu/run_ms": 0.86,
+    "qpu/queued_circuits": 0.0,
+    "qpu/errors": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "2,950 circuits/s in runs of 16 (queue 0.0 ms, run 0.9 ms)"),
+        (
+            {"qpu/shots_per_s": 295_040.0, "qpu/queued_circuits": 128.0, "qpu/errors": 2.0},
+            "2,950 circuits/s in runs of 16, 295,040 shots/s (queue 0.0 ms, run 0.9 ms), 128 waiting, 2 errors",
+        ),
+    ],
+)
+def test_load_in_words(changes, words):
+    assert load_note({**QUIET, **changes}) == words
+    assert load_note({}) == ""
 
 
 def test_what_has_no_limit_has_no_column():

@@ -23,6 +23,7 @@ from qpu_service.ibm.samplers import sampler_class
 from qpu_service.ibm.usage import MAX_EXECUTIONS, UsageModel, split_into_jobs
 from qpu_service.types import circuit_seeds
 from tests.conformance.circuits import exact_probabilities, outcome_index, random_circuits
+from tests.unit.qpu_service.ibm_process import flips
 
 
 def local(device: str, **more: str) -> Any:
@@ -91,6 +92,22 @@ def test_a_journal_of_another_process_is_no_trap_for_a_simulation(tmp_path: Path
         assert backend.run(circuits).bits.shape == (2, 1, 3)
         backend.close()
     assert (tmp_path / "jobs.jsonl").read_text().count('"intended"') == 2
+
+
+def test_readout_errors_are_taken_out_where_that_is_asked_for() -> None:
+    """Prepared 0 and 1: a mean's standard error is 0.003 at most, the errors of fake_manila are 0.02 to 0.04."""
+    numbers = [0, 15, 5]
+    circuits = replace(flips(numbers), shots=4_000, entangler_pairs=np.zeros((3, 3, 2), np.int16))
+    truth = np.array(numbers)[:, None] >> np.arange(4) & 1
+    wrong = {}
+    for flag in ("0", "1"):
+        backend = local("fake_manila", QPU_READOUT_MITIGATION=flag)
+        measured = backend.run(circuits)
+        assert (backend.run(circuits).bits == measured.bits).all(), "asking again gives the same bits"
+        wrong[flag] = np.abs(measured.bits.mean(axis=1) - truth).mean()
+        backend.close()
+    assert wrong["0"] > 0.015
+    assert wrong["1"] < wrong["0"] / 3
 
 
 def test_a_simulation_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +209,7 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
             "QPU_MODE": "batch",
             "QPU_SAMPLER": "executor",
             "QPU_FRACTIONAL_GATES": "1",
+            "QPU_READOUT_MITIGATION": "1",
             "QPU_DEADLINE_SECONDS": "60",
             "QPU_BUDGET_SECONDS": "12.5",
             "QPU_BUDGET_JOBS": "3",
@@ -204,6 +222,7 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
         mode="batch",
         sampler="executor",
         use_fractional_gates=True,
+        corrects_readout=True,
         deadline_s=60.0,
         budget=BudgetLimits(seconds=12.5, jobs=3),
         journal_dir=tmp_path,
