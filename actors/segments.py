@@ -4,7 +4,7 @@ Axis legend: T steps, O observation, A action, P circuit parameters, N bits.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,9 +12,8 @@ from jaxtyping import Float32, UInt8
 _COLUMNS = ("observations", "actions", "rewards", "discounts", "circuit_parameters", "bits", "policy_versions")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of one environment."""
+class Step(NamedTuple):
+    """One step of one environment; a tuple, because one is made for every step."""
 
     observation: Float32[np.ndarray, "O"]
     action: Float32[np.ndarray, "A"]

@@ -1,8 +1,10 @@
 """How much of the environments' own speed is left with the whole policy around them.
 
-The same environments, seeds and uniform random actions step in the same kind of Ray actor process, once alone and
-once inside a rollout actor: PreDNN, circuits through the QPU service, PostDNN, segments into a real server. Rounds of
-both alternate, so that a machine whose speed drifts does not favour either.
+The same number of environments with uniform random actions steps in one Ray actor process with one thread, once alone
+and once inside a rollout actor: PreDNN, circuits through the QPU service, PostDNN, segments into a real server. Rounds
+of both alternate, so that a machine whose speed drifts does not favour either. QPU worker and server are processes of
+their own and not counted: the ratio says what the actor loses, not what the whole system costs. Other work on the
+machine slows both down, the waiting actor more; the ratio of processor times is the one to look at then.
 """
 
 import dataclasses
@@ -10,6 +12,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,36 @@ class RawStepper:
                 steps += len(group)
         return steps, time.monotonic() - started_s
 
+    def measure(self, budget_s: float) -> "Round":
+        """``advance`` with the processor time of this process."""
+        before_s = time.process_time()
+        steps, seconds = self.advance(budget_s)
+        return Round(steps, seconds, time.process_time() - before_s)
+
+
+class ActorStepper:
+    """A rollout actor, and the processor time of its process with all its threads."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        from cluster.rollout_worker import RolloutWorker
+
+        self._worker = RolloutWorker(*arguments, **named)
+
+    def measure(self, budget_s: float) -> "Round":
+        """Step for about ``budget_s``."""
+        before_s = time.process_time()
+        report = self._worker.advance(budget_s)
+        return Round(report.num_steps, report.busy_s + report.blocked_s, time.process_time() - before_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One measurement."""
+
+    steps: int
+    seconds: float
+    cpu_s: float
+
 
 def run(
     *,
@@ -60,8 +94,8 @@ def run(
         round_s: length of a round.
 
     Returns:
-        ``raw_env_steps_per_s``, ``actor_env_steps_per_s``, ``efficiency`` (their ratio, median over the rounds) and
-        what was measured.
+        ``raw_env_steps_per_s``, ``actor_env_steps_per_s``, ``efficiency`` (their ratio, median over the rounds), the
+        same in processor time of the two processes, and what was measured under which load.
     """
     import ray
 
@@ -69,7 +103,7 @@ def run(
     from cluster.qpu_crew import QPUCrew
     from cluster.ray_runtime import ray_runtime
     from cluster.ray_services import RayParameterSource, RayQPUClient, start_board
-    from cluster.rollout_worker import ReplayAddress, RolloutWorker
+    from cluster.rollout_worker import ReplayAddress
     from qpu_service.places import worker_places
     from replay.embedded_server import EmbeddedServer
 
@@ -85,7 +119,7 @@ def run(
         qpu = QPUCrew(worker_places(backend, None, 1), config.qpu, runtime.qpu_options)
         raw = ray.remote(RawStepper).options(**runtime.actor_options).remote(env_id, config.actors.envs_per_actor)
         actor = (
-            ray.remote(RolloutWorker)
+            ray.remote(ActorStepper)
             .options(**runtime.actor_options)
             .remote(
                 config,
@@ -96,24 +130,37 @@ def run(
                 source=RayParameterSource(board),
             )
         )
-        ray.get([raw.advance.remote(round_s / 4), actor.advance.remote(round_s / 4)])
-        raw_rates, actor_rates = [], []
+        ray.get([raw.measure.remote(round_s / 4), actor.measure.remote(round_s / 4)])
+        pairs: list[tuple[Round, Round]] = []
         for _ in range(rounds):
-            steps, seconds = ray.get(raw.advance.remote(round_s))
-            raw_rates.append(steps / seconds)
-            report = ray.get(actor.advance.remote(round_s))
-            actor_rates.append(report.num_steps / (report.busy_s + report.blocked_s))
+            alone: Round = ray.get(raw.measure.remote(round_s))
+            pairs.append((alone, ray.get(actor.measure.remote(round_s))))
         qpu_p50_s = ray.get(qpu.handles[0].stats.remote()).latency_p50_s
     return {
         "env_id": env_id,
         "backend": backend,
         "envs_per_actor": config.actors.envs_per_actor,
         "cpu_count": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
         "rounds": rounds,
-        "raw_env_steps_per_s": statistics.median(raw_rates),
-        "actor_env_steps_per_s": statistics.median(actor_rates),
-        "efficiency": statistics.median(a / r for a, r in zip(actor_rates, raw_rates, strict=True)),
+        **_summary(pairs),
         "qpu_request_p50_ms": 1e3 * qpu_p50_s,
+    }
+
+
+def _summary(pairs: list[tuple[Round, Round]]) -> dict[str, float]:
+    """Medians over the rounds; ratios are taken within a round."""
+
+    def median(value: Callable[[Round, Round], float]) -> float:
+        return statistics.median(value(raw, actor) for raw, actor in pairs)
+
+    return {
+        "raw_env_steps_per_s": median(lambda raw, _: raw.steps / raw.seconds),
+        "actor_env_steps_per_s": median(lambda _, actor: actor.steps / actor.seconds),
+        "efficiency": median(lambda raw, actor: actor.steps / actor.seconds / (raw.steps / raw.seconds)),
+        "raw_cpu_us_per_step": median(lambda raw, _: 1e6 * raw.cpu_s / raw.steps),
+        "actor_cpu_us_per_step": median(lambda _, actor: 1e6 * actor.cpu_s / actor.steps),
+        "cpu_efficiency": median(lambda raw, actor: raw.cpu_s / raw.steps / (actor.cpu_s / actor.steps)),
     }
 
 

@@ -14,6 +14,7 @@ from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.config import AgentSpec
 from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler
+from replay.deferred_writer import DeferredWriter
 from replay.redis_writer import RedisWriter
 
 _NUM_LANES = 2
@@ -71,10 +72,12 @@ class RolloutWorker:
         torch.set_num_threads(1)
         self._clock = clock
         self._actor_id = actor_id
-        self._writer = RedisWriter.connect(
-            address.url, address.run_id, transition_spec(config, spec), make_limiter(config), config.replay.capacity
+        limiter = make_limiter(config)
+        writer = RedisWriter.connect(
+            address.url, address.run_id, transition_spec(config, spec), limiter, config.replay.capacity
         )
-        self._incarnation = self._writer.register_actor(actor_id)
+        self._incarnation = writer.register_actor(actor_id)
+        self._writer = DeferredWriter(writer, limiter)
         identity = (actor_id, self._incarnation)
         num_envs = config.actors.envs_per_actor
         policies = [
@@ -118,6 +121,7 @@ class RolloutWorker:
             for lane in self._rollout.lanes:
                 num_steps += self._rollout.finish(lane)
                 self._rollout.begin(lane)
+        self._writer.flush()
         return ActorReport(
             actor_id=self._actor_id,
             incarnation=self._incarnation,

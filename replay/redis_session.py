@@ -60,6 +60,7 @@ class RedisSession:
         self.clock = clock
         self._sleep = sleep
         self._redis = redis
+        self.failures: tuple[type[Exception], ...] = (redis.exceptions.RedisError, OSError)
         self.script_missing: type[Exception] = redis.exceptions.NoScriptError
         try:
             self.client: Any = redis.Redis.from_url(
@@ -89,7 +90,7 @@ class RedisSession:
         """
         try:
             return action(self.client)
-        except (self._redis.exceptions.RedisError, OSError) as error:
+        except self.failures as error:
             raise self._translated(error) from error
 
     def call(self, action: Callable[[Any], Reply]) -> Reply:

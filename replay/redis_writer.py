@@ -5,6 +5,7 @@ actor, incarnation and sequence.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from replay.codec import encode_segment
@@ -16,6 +17,15 @@ from replay.types import InsertReply, ReplayCounts, Segment, TransitionSpec
 
 _STATUS_NEW = 1
 _STATUS_GAP = 2
+
+
+@dataclass(slots=True)
+class StartedInsert:
+    """Segments on their way to the server."""
+
+    segments: Sequence[Segment]
+    connection: Any
+    """Where the answer will come; None where sending failed or the answer was taken."""
 
 
 class RedisWriter:
@@ -70,8 +80,58 @@ class RedisWriter:
         """
         if not segments:
             return self.poll()
+        return self._checked(segments, self.dataset.session.call(lambda client: self._send(client, segments)))
+
+    def start_insert(self, segments: Sequence[Segment]) -> StartedInsert:
+        """Send several segments without waiting for the answer; ``finish_insert`` must follow before any other insert.
+
+        Raises:
+            InvalidSegmentError: as of ``insert``; nothing is sent then.
+        """
+        session = self.dataset.session
+        commands = [self._command(segment) for segment in segments]
+        connection = None
+        try:
+            connection = session.client.connection_pool.get_connection()
+            # In one piece: every send wakes the server up.
+            packed = b"".join(part for command in commands for part in connection.pack_command(*command))
+            connection.send_packed_command([packed])
+        except session.failures:
+            if connection is not None:
+                self._give_back(connection, is_clean=False)
+            return StartedInsert(tuple(segments), None)
+        return StartedInsert(tuple(segments), connection)
+
+    def finish_insert(self, started: StartedInsert) -> InsertReply:
+        """Take the answer to ``start_insert``; segments that got none are stored again. Errors as of ``insert``.
+
+        After an error, calling it again tries again.
+        """
+        connection, started.connection = started.connection, None
+        if connection is None:
+            return self.insert_many(started.segments)
+        is_clean = False
+        try:
+            replies = [connection.read_response() for _ in started.segments]
+            is_clean = True
+        except self.dataset.session.failures:
+            replies = None
+        finally:
+            self._give_back(connection, is_clean=is_clean)
+        return self.insert_many(started.segments) if replies is None else self._checked(started.segments, replies)
+
+    def poll(self) -> InsertReply:
+        """Counters, limiter and newest policy version without inserting."""
+        ring = self.dataset.session.call(self.dataset.read())
+        return self._reply(is_new=False, counts=ring.counts, policy_version=ring.policy_version)
+
+    def close(self) -> None:
+        """Close the connections; calling it twice is fine."""
+        self.dataset.session.close()
+
+    def _checked(self, segments: Sequence[Segment], replies: Sequence[list[int]]) -> InsertReply:
+        """What the replies to all segments mean."""
         self._longest = max(self._longest, *(len(segment) for segment in segments))
-        replies = self.dataset.session.call(lambda client: self._send(client, segments))
         for segment, (status, *_, expected) in zip(segments, replies, strict=True):
             self.dataset.check_status(status)
             if status == _STATUS_GAP:
@@ -88,25 +148,22 @@ class RedisWriter:
             policy_version=policy_version,
         )
 
-    def poll(self) -> InsertReply:
-        """Counters, limiter and newest policy version without inserting."""
-        ring = self.dataset.session.call(self.dataset.read())
-        return self._reply(is_new=False, counts=ring.counts, policy_version=ring.policy_version)
-
-    def close(self) -> None:
-        """Close the connections; calling it twice is fine."""
-        self.dataset.session.close()
-
-    def _arguments(self, segment: Segment) -> tuple[object, ...]:
-        """ARGV of the insert script."""
+    def _command(self, segment: Segment) -> tuple[object, ...]:
+        """The insert script with its keys and arguments."""
         segment.check_length(self._capacity)
+        dataset = self.dataset
+        keys = (dataset.meta_key, dataset.counters_key, dataset.sequences_key, dataset.lengths_key)
         return (
-            self.dataset.dataset_id,
+            "EVALSHA",
+            self._script.sha,
+            len(keys),
+            *keys,
+            dataset.dataset_id,
             f"{segment.actor_id}:{segment.incarnation}",
             segment.sequence,
             len(segment),
-            encode_segment(segment, self.dataset.spec, self.dataset.run_id),
-            self.dataset.segment_prefix,
+            encode_segment(segment, dataset.spec, dataset.run_id),
+            dataset.segment_prefix,
         )
 
     def _send(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
@@ -119,13 +176,11 @@ class RedisWriter:
 
     def _pipelined(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
         """Store each segment; the first error counts, because what follows it is only a gap."""
-        dataset = self.dataset
-        keys = (dataset.meta_key, dataset.counters_key, dataset.sequences_key, dataset.lengths_key)
         connection = client.connection_pool.get_connection()
         try:
             # Not redis-py's pipeline: it encodes everything before it sends anything, and the server would sit idle.
             for segment in segments:
-                connection.send_command("EVALSHA", self._script.sha, len(keys), *keys, *self._arguments(segment))
+                connection.send_command(*self._command(segment))
             return [connection.read_response() for _ in segments]
         except BaseException:
             # Replies that nobody read must not meet the next command.
@@ -133,6 +188,12 @@ class RedisWriter:
             raise
         finally:
             client.connection_pool.release(connection)
+
+    def _give_back(self, connection: Any, *, is_clean: bool) -> None:
+        """Return a connection to the pool; replies that nobody read must not meet the next command."""
+        if not is_clean:
+            connection.disconnect()
+        self.dataset.session.client.connection_pool.release(connection)
 
     def _reply(self, *, is_new: bool, counts: ReplayCounts, policy_version: int) -> InsertReply:
         return InsertReply(
