@@ -123,6 +123,8 @@ class SurrogateKernel:
         inputs, _, outputs = self._sizes
         threads = torch.get_num_threads()
         scratch = self._scratch_of(self._library.surrogate_pass_scratch(inputs, outputs, len(bits), threads))
+        # Held by a name until the call is over: an address alone keeps no memory alive.
+        bits_gradient = bits_gradient.contiguous()
         gradient = torch.empty(len(bits), inputs)
         self._library.surrogate_input_gradient(
             *self._sizes,
@@ -132,7 +134,7 @@ class SurrogateKernel:
             scratch,
             bits.data_ptr(),
             signs.data_ptr(),
-            bits_gradient.contiguous().data_ptr(),
+            bits_gradient.data_ptr(),
             gradient.data_ptr(),
         )
         return gradient
