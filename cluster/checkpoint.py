@@ -73,6 +73,11 @@ def save_checkpoint(
     return final
 
 
+def has_checkpoints(directory: Path) -> bool:
+    """Whether any was ever finished here, whole or damaged by now."""
+    return bool(_by_age(directory))
+
+
 def load_newest(directory: Path) -> Checkpoint:
     """Load the newest checkpoint that is whole; broken ones are skipped with a warning.
 
@@ -87,7 +92,7 @@ def load_newest(directory: Path) -> Checkpoint:
             _log.warning("checkpoint %s is damaged (%s); trying the one before it", path, error)
     raise CheckpointError(
         f"no checkpoint in {directory} loads ({len(candidates)} found, expected at least one whole one); "
-        "a run writes its first one at its first checkpoint period or when it is stopped with Ctrl-C"
+        "bring one back from a copy of the run, or start a new run"
     )
 
 

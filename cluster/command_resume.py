@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+import logging
 from pathlib import Path
 
-from cluster.checkpoint import load_newest
+from cluster.checkpoint import has_checkpoints, load_newest
 from cluster.command_train import check
 from cluster.run_directory import drop_rows_after, lock_run, open_run_directory
 from cluster.run_loop import run_training, with_total_steps
 
+
+_log = logging.getLogger(__name__)
 
 def run(arguments: list[str]) -> int:
     """Resume the run in a directory."""
@@ -21,7 +24,13 @@ def run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     run_directory, config = open_run_directory(parsed.run)
     with lock_run(run_directory):
-        checkpoint = load_newest(run_directory.checkpoints)
+        checkpoint = None
+        if has_checkpoints(run_directory.checkpoints):
+            checkpoint = load_newest(run_directory.checkpoints)
+        else:
+            _log.warning("%s ended before it had a checkpoint; it starts again from its first step", parsed.run)
+            # A lockstep run can't go on from the middle of its journal.
+            (run_directory.replay / "journal.bin").unlink(missing_ok=True)
         config = with_total_steps(config, parsed.total_steps)
         check(dataclasses.replace(config, run_dir=None))
         env_step = int(checkpoint.scalars["env_step"])

@@ -123,7 +123,10 @@ def _train(
     try:
         if checkpoint is not None:
             replay.set_sampled(int(checkpoint.scalars["sampled"]))
-        session.start(checkpoint, version_floor=0 if checkpoint is None else replay.poll().policy_version)
+        session.start(checkpoint, version_floor=replay.poll().policy_version)
+        if checkpoint is None:
+            # From here on a run can be resumed, whenever it dies.
+            session.save()
         _loop(session, crew, qpu, server, should_stop)
         if not session.is_done:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.

@@ -83,7 +83,10 @@ def train_synchronous(
     )
     try:
         session.start(checkpoint)
-        if checkpoint is not None:
+        if checkpoint is None:
+            # From here on a run can be resumed, whenever it dies.
+            session.save()
+        else:
             restore_rollout(rollout, checkpoint.tensors["rollout"], checkpoint.scalars["rollout"])
         started_s, learn_s = time.monotonic(), 0.0
         while not session.is_done and not should_stop():

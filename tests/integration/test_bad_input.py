@@ -79,7 +79,7 @@ CASES = {
     "resume nothing": Case("resume old", ["old is not a run directory", "no config.yaml"]),
     "evaluate nothing": Case("evaluate missing", ["missing is not a run directory"]),
     "report nothing": Case("report missing", ["missing is not a run directory"]),
-    "resume without a checkpoint": Case("resume fresh", ["no checkpoint in", "0 found", "Ctrl-C"]),
+    "resume without a whole checkpoint": Case("resume fresh", ["no checkpoint in", "1 found", "bring one back"]),
     "resume an unreadable configuration": Case("resume garbled", ["cannot read the run's configuration"]),
     "resume a configuration of another version": Case("resume foreign", ["unknown fields ['qubits']", "known ones"]),
 }
@@ -110,6 +110,7 @@ def refused(servers, tmp_path_factory):
         for run_name, text in (("fresh", "seed: 1\n"), ("garbled", "a: ["), ("foreign", "qubits: 3\n")):
             (directory / run_name).mkdir()
             (directory / run_name / "config.yaml").write_text(text)
+        (directory / "fresh" / "checkpoints" / "step_000000000000").mkdir(parents=True)
         environment = dict(case.environment)
         for variable, value in environment.items():
             for kind, url in servers.items():

@@ -1,6 +1,7 @@
 """A run that was stopped, or killed, goes on: in lockstep bit for bit, over processes with all of its counters."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -68,11 +69,31 @@ def test_a_killed_lockstep_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_
     run = RunDirectory(tmp_path / "run")
     with Command([*LOCKSTEP, *SLOWLY, "--checkpoint.period-steps", "200"], tmp_path) as command:
         # Rows beyond the checkpoint must be forgotten, so it is killed well after it.
-        command.wait_until(lambda: run.checkpoints.exists() and rows(run.metrics)[-1]["env_step"] >= 440)
+        command.wait_until(lambda: any(row["env_step"] >= 440 for row in rows(run.metrics)))
         os.kill(command.process.pid, signal.SIGKILL)
         assert command.wait().code == -signal.SIGKILL
     finished = hdqnn("resume", "run", directory=tmp_path)
     assert finished.code == 0, finished
+    assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.parametrize("has_first", [True, False], ids=["only the one of its start", "none at all"])
+def test_a_lockstep_run_killed_before_its_first_checkpoint_was_due_goes_on_bit_for_bit(
+    tmp_path, uninterrupted, has_first
+):
+    run = RunDirectory(tmp_path / "run")
+    with Command([*LOCKSTEP, *SLOWLY], tmp_path) as command:
+        command.wait_until(lambda: len(rows(run.metrics)) >= 3)
+        os.kill(command.process.pid, signal.SIGKILL)
+        command.wait()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step_000000000000"]
+    assert (run.replay / "journal.bin").stat().st_size > 0
+    if not has_first:
+        # As where the disk was full at the start.
+        shutil.rmtree(run.checkpoints)
+    finished = hdqnn("resume", "run", directory=tmp_path)
+    assert finished.code == 0, finished
+    assert ("starts again from its first step" in finished.err) is not has_first
     assert_same_run(run, uninterrupted)
 
 

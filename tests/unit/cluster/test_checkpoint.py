@@ -193,7 +193,7 @@ def test_no_whole_checkpoint_is_refused(tmp_path, has_damaged):
     if has_damaged:
         flip(save(tmp_path, 1) / "state.json")
     with pytest.raises(
-        CheckpointError, match=rf"no checkpoint in .* loads \({int(has_damaged)} found.*Ctrl-C"
+        CheckpointError, match=rf"no checkpoint in .* loads \({int(has_damaged)} found.*start a new run"
     ) as raised:
         load_newest(tmp_path)
     assert raised.value.exit_code == EXIT_REFUSED
