@@ -10,10 +10,10 @@ from cluster.command_train import check
 from cluster.run_directory import drop_rows_after, lock_run, open_run_directory
 from cluster.run_loop import run_training, with_total_steps
 
-
 _log = logging.getLogger(__name__)
 
 def run(arguments: list[str]) -> int:
+
     """Resume the run in a directory."""
     parser = argparse.ArgumentParser(
         prog="hdqnn resume",
@@ -23,6 +23,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--total-steps", type=int, help="go on to this many environment steps instead of the run's own")
     parsed = parser.parse_args(arguments)
     run_directory, config = open_run_directory(parsed.run)
+    if is_quantum_train(parsed.run):
+        from cluster.quantum_train.command import resume
+
+        return resume(parsed.run, parsed.total_steps)
     with lock_run(run_directory):
         checkpoint = None
         if has_checkpoints(run_directory.checkpoints):
@@ -33,7 +37,7 @@ def run(arguments: list[str]) -> int:
             (run_directory.replay / "journal.bin").unlink(missing_ok=True)
         config = with_total_steps(config, parsed.total_steps)
         check(dataclasses.replace(config, run_dir=None))
-        env_step = int(checkpoint.scalars["env_step"])
+        env_step = -1 if checkpoint is None else int(checkpoint.scalars["env_step"])
         for path in (run_directory.metrics, run_directory.evaluations):
             drop_rows_after(path, env_step)
         return run_training(config, run_directory, checkpoint)
