@@ -48,7 +48,7 @@ class Segment:
     """Backend that measured the bits."""
     previous_sequence: int | None = None
     """The segment of the same actor and incarnation whose last observation is this one's first: the episode goes on
-    from there. None where an episode starts."""
+    from there. None where an episode starts, or where that is not known."""
 
     def __len__(self) -> int:
         """Number of transitions T."""
@@ -83,6 +83,11 @@ class Segment:
             if column.dtype == np.float32 and not np.isfinite(column).all():
                 step = int(np.argwhere(~np.isfinite(column))[0][0])
                 raise InvalidSegmentError(f"{who} is not finite at step {step}; the environment or the policy diverged")
+        if self.previous_sequence is not None and not 0 <= self.previous_sequence < self.sequence:
+            raise InvalidSegmentError(
+                f"previous_sequence of actor {self.actor_id} must be within 0..{self.sequence - 1}, got "
+                f"{self.previous_sequence}; a segment continues an earlier one"
+            )
         if self.bits.max(initial=0) > 1:
             raise InvalidSegmentError(f"bits of actor {self.actor_id} must be 0 or 1, got {self.bits.max()}")
 

@@ -124,7 +124,7 @@ def test_a_slow_learner_counts_what_it_missed(server, run_id, writer, learner, c
 
 
 def test_capacity_in_bytes(server, run_id, client):
-    size = frame_bytes(4, SPEC, len("statevector"))
+    size = frame_bytes(4, SPEC)
     writer = RedisWriter.connect(server.url, run_id, SPEC, LIMITER, CAPACITY, capacity_bytes=3 * size)
     for sequence in range(8):
         writer.insert(make_segment(4, sequence=sequence))

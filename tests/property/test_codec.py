@@ -33,10 +33,12 @@ def segments(draw, spec: TransitionSpec) -> Segment:
     def floats(*shape: int) -> np.ndarray:
         return draw(hnp.arrays(np.float32, shape, elements=FINITE))
 
+    sequence = draw(st.integers(0, 2**53))
     return Segment(
         actor_id=draw(st.integers(0, 2**32 - 1)),
         incarnation=draw(st.integers(0, 2**32 - 1)),
-        sequence=draw(st.integers(0, 2**53)),
+        sequence=sequence,
+        previous_sequence=draw(st.none() | st.integers(0, sequence - 1)) if sequence else None,
         observations=floats(steps + 1, spec.observation_size),
         actions=floats(steps, spec.action_size),
         rewards=floats(steps),
@@ -54,7 +56,7 @@ def test_round_trip(data, run_id):
     spec = data.draw(specs())
     segment = data.draw(segments(spec))
     frame = encode_segment(segment, spec, run_id)
-    assert len(frame) == frame_bytes(len(segment), spec, len(segment.backend_name.encode()))
+    assert len(frame) == frame_bytes(len(segment), spec)
     assert_same_segment(decode_segment(frame, spec, run_id), segment)
 
 
@@ -83,15 +85,25 @@ def test_noise_is_refused(noise):
         decode_segment(noise, SPEC, "run")
 
 
-def test_wire_bytes_of_version_1_stay_as_they_are():
+def test_wire_bytes_of_version_2_stay_as_they_are():
     spec = TransitionSpec(observation_size=1, action_size=1, circuit_parameters_size=1, num_bits=9)
-    segment = make_segment(1, spec=spec, first=3, actor_id=5, incarnation=6, sequence=2)
-    assert encode_segment(segment, spec, "golden").hex() == (
-        "4844515301000b000c2bd333010000000100000001000000010000000900000005000000060000000200000000000000"  # header
-        "f72dfb49b1b397affe132675601af3b07374617465766563746f720000000000"  # schema hash, backend name
-        "0000fa440020fa44"  # observations 2000, 2001
-        "00006040000040400000000000005040"  # action 3.5, reward 3, discount 0, circuit parameter 3.25
-        "07000000c000"  # policy version 7, bits 110000000
+    segment = make_segment(2, spec=spec, first=3, actor_id=5, incarnation=6, sequence=2, previous_sequence=0)
+    assert (
+        encode_segment(segment, spec, "golden").hex()
+        == (
+            "4844515302000b00c3154035"  # magic, version, bytes of the name, crc32
+            "0200000001000000010000000100000009000000"  # steps and sizes
+            "050000000600000002000000000000000100000000000000"  # actor, incarnation, sequence, previous sequence + 1
+            "d38a7d2f3c7ad0823c6c7639b277809c"  # schema hash
+            + b"statevector".ljust(120, b"\0").hex()
+            + "0000fa44"  # observation 2000
+            "00006040000040400000803f00005040"  # action 3.5, reward 3, discount 1, circuit parameter 3.25
+            "07000000c0000000"  # policy version 7, bits 110000000
+            "0020fa44"  # observation 2001
+            "00009040000080400000000000008840"  # action 4.5, reward 4, discount 0, circuit parameter 4.25
+            "0800000020000000"  # policy version 8, bits 001000000
+            "0040fa44"  # observation 2002
+        )
     )
 
 
@@ -123,13 +135,14 @@ def forged(frame: bytes, offset: int, layout: str, value: object) -> bytes:
     ("offset", "layout", "value", "parts"),
     [
         (0, "4s", b"\x80\x04cp", ["starts with b'HDQS'", "got b'\\x80\\x04cp'"]),
-        (4, "<H", 2, ["version differs", "version 2", "reads 1"]),
+        (4, "<H", 3, ["version differs", "version 3", "reads 2"]),
         (12, "<I", 5, ["its header of 5 steps says"]),
         (12, "<I", 2**32 - 1, ["its header of 4294967295 steps says"]),
         (12, "<I", 0, ["its header of 0 steps says"]),
         (6, "<H", 60000, ["its header of 4 steps says"]),
+        (48, "<Q", 1, ["previous_sequence of actor 0 must be within 0..-1, got 0"]),
     ],
-    ids=["magic", "version", "more steps", "gigabytes", "no steps", "long name"],
+    ids=["magic", "version", "more steps", "gigabytes", "no steps", "long name", "continues itself"],
 )
 def test_forged_header_is_refused(offset, layout, value, parts):
     frame = forged(encode_segment(make_segment(), SPEC, "run"), offset, layout, value)
@@ -140,13 +153,13 @@ def test_forged_header_is_refused(offset, layout, value, parts):
 
 
 def test_oversized_frame_is_refused_before_it_is_read():
-    with pytest.raises(CorruptFrameError, match=f"64..{MAX_FRAME_BYTES} bytes, got {MAX_FRAME_BYTES + 1}"):
+    with pytest.raises(CorruptFrameError, match=f"192..{MAX_FRAME_BYTES} bytes, got {MAX_FRAME_BYTES + 1}"):
         decode_segment(bytes(MAX_FRAME_BYTES + 1), SPEC, "run")
 
 
 def test_nonfinite_content_with_a_valid_crc_is_refused():
     frame = encode_segment(make_segment(), SPEC, "run")
-    first_observation = 64 + 16
+    first_observation = 192
     with pytest.raises(CorruptFrameError, match="observations of actor 0 is not finite at step 0"):
         decode_segment(forged(frame, first_observation, "<f", float("nan")), SPEC, "run")
 
@@ -160,9 +173,10 @@ def test_nonfinite_content_with_a_valid_crc_is_refused():
         ({"bits": np.full((4, 10), 2, np.uint8)}, ["bits of actor 0 must be 0 or 1, got 2"]),
         ({"actor_id": -1}, ["actor_id must be within 0..4294967295, got -1"]),
         ({"sequence": 2**60}, ["sequence must be within"]),
-        ({"backend_name": "x" * 300}, ["backend_name has 300 bytes, at most 256"]),
+        ({"backend_name": "x" * 121}, ["backend_name has 121 bytes, at most 120"]),
+        ({"sequence": 3, "previous_sequence": 3}, ["previous_sequence", "0..2, got 3"]),
     ],
-    ids=["inf", "dtype", "shape", "bits", "actor", "sequence", "name"],
+    ids=["inf", "dtype", "shape", "bits", "actor", "sequence", "name", "previous"],
 )
 def test_invalid_segment_is_not_encoded(overrides, parts):
     with pytest.raises(InvalidSegmentError) as caught:
