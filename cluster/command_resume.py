@@ -12,8 +12,8 @@ from cluster.run_loop import run_training, with_total_steps
 
 _log = logging.getLogger(__name__)
 
-def run(arguments: list[str]) -> int:
 
+def run(arguments: list[str]) -> int:
     """Resume the run in a directory."""
     parser = argparse.ArgumentParser(
         prog="hdqnn resume",
@@ -23,10 +23,6 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--total-steps", type=int, help="go on to this many environment steps instead of the run's own")
     parsed = parser.parse_args(arguments)
     run_directory, config = open_run_directory(parsed.run)
-    if is_quantum_train(parsed.run):
-        from cluster.quantum_train.command import resume
-
-        return resume(parsed.run, parsed.total_steps)
     with lock_run(run_directory):
         checkpoint = None
         if has_checkpoints(run_directory.checkpoints):
