@@ -122,7 +122,7 @@ def _make_problem(batch: int, shape: CircuitShape, angle_rms_rad: float) -> Prob
     with torch.no_grad():
         rms = policy.encode(observation)[0].square().mean().sqrt()
         for parameter in policy.pre[2].parameters():
-            parameter *= angle_rms_rad / rms
+            parameter.mul_(angle_rms_rad / rms)
     parameters, links = policy.encode(observation)
     value = torch.randn(_HUMANOID.action_size)
     means = ExactCircuit("pqc", shape).bit_means(parameters)

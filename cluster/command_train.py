@@ -118,7 +118,8 @@ def _check_exact_training(config: RunConfig, places: Iterable[WorkerPlace]) -> N
             where = place.backend if place.device is None else f"{place.backend} with device {place.device}"
             raise ConfigError(
                 f"{asked} need the circuit's exact means, which only simulators without noise have, got backend "
-                f"{where}; leave these settings at their defaults, or use the statevector backend"
+                f"{where}; set surrogate.gradient=surrogate, targets=bits, fit_on=replay and no tolerance, "
+                "or use the statevector backend"
             )
     if config.qpu.readout == "most_probable":
         raise ConfigError(
