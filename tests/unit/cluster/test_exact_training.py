@@ -25,7 +25,8 @@ EXACT = RunConfig(surrogate=SurrogateConfig(gradient="exact"))
 @pytest.mark.parametrize("fields", [{"gradient": "exact"}, {"targets": "bit_means"}, {"tolerance": 0.1}])
 def test_devices_and_noise_have_no_exact_means(place, where, fields):
     config = RunConfig(surrogate=SurrogateConfig(**fields))
-    with pytest.raises(ConfigError, match=rf"only simulators without noise have, {where} set surrogate.gradient=surrogate, targets=bits"):
+    expected = rf"only simulators without noise have, {where} set surrogate.gradient=surrogate, targets=bits"
+    with pytest.raises(ConfigError, match=expected):
         _check_exact_training(config, [WorkerPlace("statevector", None), place])
 
 
