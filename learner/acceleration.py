@@ -1,14 +1,24 @@
-"""Puts a learner on the fastest path that was measured for its device; numbers stay the same to round-off.
+"""Puts a learner on the fastest path for its device; numbers stay the same to round-off.
 
 On the CPU the surrogate computes by compiled kernels (learner/surrogate_kernel.py); the rest is plain torch, because
-``torch.compile`` made it slower (docs/learner-speed.md).
+``torch.compile`` made it slower (docs/learner-speed.md). On a GPU an update is one CUDA graph.
 """
 
+import logging
+
+from learner.captured_steps import CapturedSteps, CudaRecorder
 from learner.surrogate_kernel import make_surrogate_kernel
 from learner.td3 import TD3Learner
+
+logger = logging.getLogger(__name__)
 
 
 def accelerate(learner: TD3Learner) -> None:
     """Make a freshly built learner fast; does nothing where this machine has nothing faster, after one log line."""
     if learner.device.type == "cpu" and learner.surrogate is not None:
         learner.surrogate.kernel = make_surrogate_kernel(learner.surrogate.network)
+    elif learner.device.type == "cuda":
+        if learner.surrogate is not None and learner.surrogate_config.needs_simulator:
+            logger.info("updates are not captured as CUDA graphs: the surrogate's targets are simulated on the host")
+        else:
+            learner.execute = CapturedSteps(learner, CudaRecorder(learner.generator))

@@ -3,7 +3,7 @@
 Axis legend: B batch, O observation, A action, P circuit parameters, N bits.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ class TensorBatch:
     next_observation: Float[Tensor, "B O"]
     circuit_parameters: Float[Tensor, "B P"]
     bits: Float[Tensor, "B N"]
+
+    def columns(self) -> tuple[Tensor, ...]:
+        """The tensors themselves, in the order of the fields; ``dataclasses.astuple`` would copy them."""
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
 class BatchLoader:
@@ -86,5 +90,5 @@ class _Stage:
 
 def copy_into(target: TensorBatch, source: TensorBatch) -> None:
     """Overwrite the tensors of a batch whose addresses must stay."""
-    for to, column in zip(astuple(target), astuple(source), strict=True):
+    for to, column in zip(target.columns(), source.columns(), strict=True):
         to.copy_(column, non_blocking=True)
