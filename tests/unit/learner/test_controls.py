@@ -37,6 +37,14 @@ def test_mlp_policy_has_as_many_trained_parameters_as_pqc(sizes):
     assert classical == pytest.approx(quantum, rel=2e-3)
 
 
+def test_mlp_sizes_on_humanoid_are_those_of_the_documentation():
+    spec = AgentSpec(observation_size=376, action_low=(-0.4,) * 17, action_high=(0.4,) * 17)
+    policy = make_policy("mlp", spec, PolicyConfig())
+    assert tuple(policy.pre[0].weight.shape) == (233, 376)
+    assert tuple(policy.mlp_block[0].weight.shape) == (64, 220)
+    assert tuple(policy.mlp_block[2].weight.shape) == (10, 64)
+
+
 @pytest.mark.parametrize("hidden_size", [2, 5, 16, 64, 300])
 @pytest.mark.parametrize("circuit", [(1, 1), (3, 2), (10, 10)])
 def test_matched_totals_differ_by_at_most_half_a_unit_of_the_block(hidden_size, circuit):
