@@ -14,6 +14,7 @@ from actors.environment import agent_spec
 from cluster.checkpoint import load_newest
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.local_tests import run_test_round
+from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 from learner.parameters import VersionedParameters
 from qpu_service.backends.registry import make_backend
@@ -31,10 +32,15 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, default=10, help="test episodes (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="root of start states and circuit seeds (default: the run's)")
     parser.add_argument("--backend", help="QPU backend (default: QPU_BACKEND, else the one of the run)")
+    parser.add_argument("--shots", type=int, help="runs of generated weights: measure the circuit so often, once")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parsed = parser.parse_args(arguments)
     if parsed.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {parsed.episodes}")
+    if is_quantum_train(parsed.run):
+        from cluster.quantum_train.command import evaluate
+
+        return evaluate(parsed)
     run_directory, config = open_run_directory(parsed.run)
     checkpoint = load_newest(run_directory.checkpoints)
     config = dataclasses.replace(

@@ -10,7 +10,9 @@ from typing import Any
 
 from cluster.errors import EXIT_DONE
 from cluster.plot import draw_comparison
-from cluster.run_directory import open_run_directory, read_rows
+from cluster.quantum_train.config import is_quantum_train
+from cluster.quantum_train.config import read_config as read_team_config
+from cluster.run_directory import RunDirectory, open_run_directory, read_rows
 
 _BLOCK_HEADER = (
     "| environment | block | seeds | last test, mean | lowest seed | highest seed "
@@ -37,7 +39,7 @@ def run(arguments: list[str]) -> int:
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(rows, indent=1) + "\n")
     if parsed.picture is not None:
-        draw_comparison([open_run_directory(path)[0] for path in parsed.runs], parsed.picture)
+        draw_comparison([RunDirectory(path) for path in parsed.runs], parsed.picture)
     return EXIT_DONE
 
 
@@ -81,14 +83,15 @@ def summarise(path: Path, goal: float | None) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no run at this path.
     """
-    run_directory, config = open_run_directory(path)
+    run_directory = RunDirectory(path)
+    config: Any = read_team_config(run_directory.config) if is_quantum_train(path) else open_run_directory(path)[1]
     rounds = list(read_rows(run_directory.evaluations))
     means = [float(row["mean_return"]) for row in rounds]
     reached = [int(row["env_step"]) for row in rounds if goal is not None and row["mean_return"] >= goal]
     return {
         "run": path.resolve().name,
         "env_id": config.env_id,
-        "block": config.block,
+        "block": config.label if is_quantum_train(path) else config.block,
         "backend": config.backend or "none",
         "seed": config.seed,
         "env_step": int(rounds[-1]["env_step"]) if rounds else 0,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.checkpoint import has_checkpoints, load_newest
 from cluster.command_train import check
+from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import drop_rows_after, lock_run, open_run_directory
 from cluster.run_loop import run_training, with_total_steps
 
@@ -22,6 +23,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="directory of the run, such as runs/pendulum-…")
     parser.add_argument("--total-steps", type=int, help="go on to this many environment steps instead of the run's own")
     parsed = parser.parse_args(arguments)
+    if is_quantum_train(parsed.run):
+        from cluster.quantum_train.command import resume
+
+        return resume(parsed.run, parsed.total_steps)
     run_directory, config = open_run_directory(parsed.run)
     with lock_run(run_directory):
         checkpoint = None

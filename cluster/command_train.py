@@ -12,6 +12,8 @@ from cluster.build import learner_device, make_limiter
 from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
+from cluster.quantum_train.presets import DESCRIPTIONS as QUANTUM_TRAIN_DESCRIPTIONS
+from cluster.quantum_train.presets import PRESETS as QUANTUM_TRAIN_PRESETS
 from cluster.ray_address import existing_address
 from cluster.run_directory import create_run_directory, lock_run
 from cluster.run_loop import run_training
@@ -31,6 +33,10 @@ def run(arguments: list[str]) -> int:
         sys.stdout.write(_teach())
         return EXIT_DONE
     preset = preset or _DEFAULT_PRESET
+    if preset in QUANTUM_TRAIN_PRESETS:
+        from cluster.quantum_train.command import train
+
+        return train(preset, overrides)
     config = parse_config(preset, overrides)
     check(config)
     run_directory = create_run_directory(config, preset)
@@ -136,6 +142,7 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _teach() -> str:
     presets = "\n".join(f"  {name:12s} {DESCRIPTIONS[name]}" for name in PRESETS)
+    generated = "\n".join(f"  {name:20s} {text}" for name, text in QUANTUM_TRAIN_DESCRIPTIONS.items())
     blocks = "\n".join(f"  {name:12s} {text}" for name, text in BLOCKS.items())
     return f"""\
 usage: hdqnn train [preset] [--field value …]
@@ -145,6 +152,9 @@ Starts what it needs (Ray, a Redis-compatible server, QPU workers, actors) and s
 
 presets (default: {_DEFAULT_PRESET}); `hdqnn train PRESET --help` lists every field with its value and source:
 {presets}
+
+presets of policies whose weights a circuit generates (--agents K, --depth L; docs/dist-qtrl.md):
+{generated}
 
 blocks (--block):
 {blocks}

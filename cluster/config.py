@@ -156,11 +156,16 @@ def from_dict(plain: Any) -> RunConfig:
     Raises:
         ConfigError: naming the field that is unknown or has the wrong type.
     """
-    config: RunConfig = _build(RunConfig, plain, "config")
+    config: RunConfig = build(RunConfig, plain, "config")
     return config
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
+def build(kind: Any, value: Any, where: str) -> Any:
+    """An object of a configuration's type from its plain form.
+
+    Raises:
+        ConfigError: naming what is unknown or has the wrong type.
+    """
     if not dataclasses.is_dataclass(kind):
         return _convert(kind, value, where)
     if not isinstance(value, dict):
@@ -171,7 +176,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} has unknown fields {unknown}; the known ones are {sorted(hints)}")
     make: Any = kind
     try:
-        return make(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+        return make(**{name: build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -184,6 +189,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return None
         kind = next(choice for choice in choices if choice is not type(None))
         origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        item = typing.get_args(kind)[0]
+        return tuple(_convert(item, one, f"{where}[{index}]") for index, one in enumerate(value))
     if origin is typing.Literal:
         if value not in typing.get_args(kind):
             raise ConfigError(f"{where} must be one of {list(typing.get_args(kind))}, got {value!r}")

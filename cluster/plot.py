@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.config import read_config
+from cluster.quantum_train.config import is_quantum_train
+from cluster.quantum_train.config import read_config as read_team_config
 from cluster.run_directory import RunDirectory, read_rows
 
 _log = logging.getLogger(__name__)
@@ -65,19 +67,24 @@ def draw_comparison(runs: Sequence[RunDirectory], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
     colors: dict[str, str] = {}
     for run in runs:
-        config = read_config(run.config)
-        is_first = config.block not in colors
-        color = colors.setdefault(config.block, f"C{len(colors)}")
+        label = _label(run)
+        is_first = label not in colors
+        color = colors.setdefault(label, f"C{len(colors)}")
         rounds = list(read_rows(run.evaluations))
         axes.plot(
             [row["env_step"] for row in rounds],
             [row["mean_return"] for row in rounds],
             color=color,
             alpha=0.7,
-            label=config.block if is_first else None,
+            label=label if is_first else None,
         )
     axes.set(xlabel="environment steps", ylabel="mean return of a test round")
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _label(run: RunDirectory) -> str:
+    """What lines of one colour have in common."""
+    return read_team_config(run.config).label if is_quantum_train(run.path) else read_config(run.config).block

@@ -65,7 +65,18 @@ def create_run_directory(config: RunConfig, preset: str) -> RunDirectory:
     Raises:
         ConfigError: if the directory exists already; nothing of it is touched.
     """
-    path = config.run_dir or Path("runs") / f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}-s{config.seed}"
+    run = make_run_directory(config.run_dir, f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}-s{config.seed}")
+    write_config(config, run.config)
+    return run
+
+
+def make_run_directory(chosen: Path | None, default_name: str) -> RunDirectory:
+    """Make a new, empty directory: the one that was asked for, else one under runs/.
+
+    Raises:
+        ConfigError: if it exists already or cannot be made.
+    """
+    path = chosen or Path("runs") / default_name
     try:
         path.mkdir(parents=True)
     except FileExistsError:
@@ -75,9 +86,7 @@ def create_run_directory(config: RunConfig, preset: str) -> RunDirectory:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot make the run directory {path}: {error}") from error
-    run = RunDirectory(path)
-    write_config(config, run.config)
-    return run
+    return RunDirectory(path)
 
 
 def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:

@@ -15,6 +15,8 @@ class Stream(IntEnum):
     ACTING_CIRCUITS = 4
     EVALUATION_EPISODES = 5
     EVALUATION_CIRCUITS = 6
+    AGENT_EPISODES = 20
+    AGENT_CIRCUITS = 21
 
 
 def derive_seed(run_seed: int, stream: Stream, *indices: int) -> int:

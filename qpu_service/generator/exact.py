@@ -50,7 +50,9 @@ class ExactGenerator:
     def gradient(
         self, angles: Float64[np.ndarray, "A"], weights: Float32[np.ndarray, "2**N"]
     ) -> Float64[np.ndarray, "A"]:
-        """Gradient of Σ_i weights_i·p_i in the angles, 1/rad; spares the way forward after ``probabilities`` of the same angles.
+        """Gradient of Σ_i weights_i·p_i in the angles, 1/rad.
+
+        After ``probabilities`` of the same angles the way forward is spared.
 
         Raises:
             InvalidCircuitError: for wrong shapes or angles that are not finite.

@@ -1,0 +1,1 @@
+"""Runs of Quantum-Train agents: configuration, presets, teams of agents, training loop, commands."""

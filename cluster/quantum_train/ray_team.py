@@ -1,0 +1,131 @@
+"""A team over Ray: every agent in a process of its own, all at work at once; one that dies is left out and replaced."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.errors import ActorError
+from actors.on_policy_agent import RolloutReport
+from cluster.errors import RunFailedError
+from cluster.quantum_train.build import make_agent
+from cluster.quantum_train.config import QuantumTrainRunConfig
+from learner.errors import LearnerError
+from learner.quantum_train.optimiser import TrainingState
+from qpu_service.errors import QPUError
+
+_log = logging.getLogger(__name__)
+_MAX_FAILURES = 5
+"""Failures of one agent in a row after which the run ends with the cause."""
+_OURS = (ActorError, LearnerError, QPUError)
+
+
+class AgentProcess:
+    """An agent and its QPU, made inside the process that Ray gives it."""
+
+    def __init__(self, config: QuantumTrainRunConfig, agent_id: int) -> None:
+        torch.set_num_threads(1)
+        self._agent = make_agent(config, agent_id)
+
+    def collect(self, vector: np.ndarray, seed: int) -> RolloutReport:
+        """See OnPolicyAgent."""
+        return self._agent.collect(vector, seed)
+
+    def gradient(self, vector: np.ndarray) -> np.ndarray:
+        """See OnPolicyAgent."""
+        return self._agent.gradient(vector)
+
+    def train(self, state: TrainingState, seed: int) -> tuple[RolloutReport, TrainingState]:
+        """See OnPolicyAgent."""
+        return self._agent.train(state, seed)
+
+    def process_id(self) -> int:
+        """For tests that kill this process."""
+        import os
+
+        return os.getpid()
+
+
+class RayTeam:
+    """Satisfies Team.
+
+    Args:
+        config: the run's configuration.
+        options: Ray options of an agent's process.
+    """
+
+    def __init__(self, config: QuantumTrainRunConfig, options: dict[str, Any]) -> None:
+        self.num_restarts = 0
+        self._config, self._options = config, options
+        self._handles = {agent_id: self._start(agent_id) for agent_id in range(config.num_agents)}
+        self._failures = dict.fromkeys(self._handles, 0)
+
+    def collect(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, RolloutReport]:
+        """See Team."""
+        shared = ray.put(vector)
+        return self._ask(lambda agent_id, handle: handle.collect.remote(shared, seeds[agent_id]), list(seeds))
+
+    def gradients(self, vector: np.ndarray, agents: list[int]) -> dict[int, np.ndarray]:
+        """See Team."""
+        shared = ray.put(vector)
+        return self._ask(lambda _, handle: handle.gradient.remote(shared), agents)
+
+    def train(
+        self, states: Mapping[int, TrainingState], seeds: Mapping[int, int]
+    ) -> dict[int, tuple[RolloutReport, TrainingState]]:
+        """See Team."""
+        return self._ask(lambda i, handle: handle.train.remote(states[i], seeds[i]), list(states))
+
+    def process_ids(self) -> dict[int, int]:
+        """Process of every agent (for tests that kill them)."""
+        return {agent_id: int(ray.get(handle.process_id.remote())) for agent_id, handle in self._handles.items()}
+
+    def close(self) -> None:
+        """See Team."""
+        for handle in self._handles.values():
+            ray.kill(handle)
+        self._handles = {}
+
+    def _start(self, agent_id: int) -> Any:
+        return ray.remote(AgentProcess).options(**self._options).remote(self._config, agent_id)
+
+    def _ask(self, call: Callable[[int, Any], Any], agents: list[int]) -> dict[int, Any]:
+        """Answers of the agents that gave one before the deadline; the others are replaced.
+
+        Raises:
+            ActorError, LearnerError, QPUError: what every agent would run into.
+            RunFailedError: if an agent fails again and again.
+        """
+        calls = {agent_id: call(agent_id, self._handles[agent_id]) for agent_id in agents}
+        deadline_s = time.monotonic() + self._config.agent_timeout_s
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=self._config.agent_timeout_s)
+        answers = {}
+        for agent_id, reference in calls.items():
+            try:
+                answers[agent_id] = ray.get(reference, timeout=max(0.0, deadline_s - time.monotonic()))
+                self._failures[agent_id] = 0
+            except RayTaskError as error:
+                if isinstance(error.cause, _OURS):
+                    raise error.cause from error
+                self._replace(agent_id, str(error.cause))
+            except (RayActorError, TimeoutError) as error:
+                self._replace(agent_id, str(error) or f"no answer for {self._config.agent_timeout_s:.0f} s")
+        return answers
+
+    def _replace(self, agent_id: int, cause: str) -> None:
+        self._failures[agent_id] += 1
+        self.num_restarts += 1
+        reason = cause.strip().split("\n")[-1]
+        if self._failures[agent_id] >= _MAX_FAILURES:
+            raise RunFailedError(
+                f"agent {agent_id} failed {self._failures[agent_id]} times in a row, the last time with: {reason}. "
+                "Mend the cause and go on with `hdqnn resume`"
+            )
+        _log.warning("agent %d failed (%s); the round goes on without it, a new one takes its place", agent_id, reason)
+        ray.kill(self._handles[agent_id])
+        self._handles[agent_id] = self._start(agent_id)

@@ -1,0 +1,105 @@
+"""The training of K agents as arithmetic: what one round does to their states, whoever the team is."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.on_policy_agent import RolloutReport
+from cluster.errors import RunFailedError
+from cluster.quantum_train.config import QuantumTrainRunConfig
+from cluster.quantum_train.team import Team
+from cluster.seeding import Stream, derive_seed
+from learner.quantum_train.learner import OnPolicyLearner
+from learner.quantum_train.optimiser import TrainingState, adam_step, average_states, initial_state
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """One round of the team."""
+
+    agents: dict[int, RolloutReport]
+    """By agent; one that failed is missing."""
+    gradient_norm: float | None
+    """Of the policy's averaged gradient at the round's last step; None where agents step on their own."""
+
+
+class TeamTraining:
+    """States of the agents and the rounds that change them.
+
+    With ``gradients`` there is one state, shared by all; else one per agent.
+
+    Args:
+        config: the run's configuration.
+        learner: of the leading process; its present parameters are everybody's start.
+    """
+
+    def __init__(self, config: QuantumTrainRunConfig, learner: OnPolicyLearner) -> None:
+        self._config, self._learner = config, learner
+        num_states = 1 if config.sharing == "gradients" else config.num_agents
+        self.states: list[TrainingState] = [initial_state(learner.vector())] * num_states
+        self.round = 0
+        self._rates = learner.learning_rates()
+        self._is_shared = ~learner.mask("policy.weights.mapping") if config.sharing == "federated" else learner.mask("")
+        self._of_policy = learner.mask("policy.")
+
+    def run_round(self, team: Team) -> RoundReport:
+        """Episodes by every agent, then learning from them.
+
+        Raises:
+            RunFailedError: if no agent answered.
+        """
+        seeds = {
+            agent_id: derive_seed(self._config.seed, Stream.AGENT_EPISODES, agent_id, self.round)
+            for agent_id in range(self._config.num_agents)
+        }
+        report = (
+            self._share_gradients(team, seeds)
+            if self._config.sharing == "gradients"
+            else self._share_parameters(team, seeds)
+        )
+        self.round += 1
+        return report
+
+    def policies(self) -> list[np.ndarray]:
+        """Parameters that differ: the shared ones, or every agent's own in a federation."""
+        if self._config.sharing == "federated":
+            return [state.vector for state in self.states]
+        return [np.mean([state.vector for state in self.states], axis=0, dtype=np.float64).astype(np.float32)]
+
+    def _share_gradients(self, team: Team, seeds: dict[int, int]) -> RoundReport:
+        reports = team.collect(self.states[0].vector, seeds)
+        answering = _somebody(sorted(reports))
+        norm = 0.0
+        for _ in range(self._config.learning.num_epochs):
+            gradients = team.gradients(self.states[0].vector, answering)
+            answering = _somebody(sorted(gradients))
+            mean = np.mean([gradients[agent_id] for agent_id in answering], axis=0, dtype=np.float64)
+            gradient = self._learner.clip(mean.astype(np.float32))
+            norm = float(np.linalg.norm(gradient[self._of_policy]))
+            self.states[0] = adam_step(self.states[0], gradient, self._rates)
+        return RoundReport(reports, norm)
+
+    def _share_parameters(self, team: Team, seeds: dict[int, int]) -> RoundReport:
+        answers = team.train(dict(enumerate(self.states)), seeds)
+        answering = _somebody(sorted(answers))
+        for agent_id in answering:
+            self.states[agent_id] = answers[agent_id][1]
+        if (self.round + 1) % self._config.sync_period_rounds == 0:
+            averaged = average_states([self.states[agent_id] for agent_id in answering], self._is_shared)
+            for agent_id, state in zip(answering, averaged, strict=True):
+                self.states[agent_id] = state
+            # Whoever missed the round joins the others where they are, with what it keeps to itself.
+            for agent_id in set(range(len(self.states))) - set(answering):
+                own = self.states[agent_id]
+                vector = np.where(self._is_shared, averaged[0].vector, own.vector)
+                self.states[agent_id] = dataclasses.replace(own, vector=vector)
+        return RoundReport({agent_id: answers[agent_id][0] for agent_id in answering}, None)
+
+
+def _somebody(answering: list[int]) -> list[int]:
+    if not answering:
+        raise RunFailedError(
+            "no agent answered in this round; their causes are logged above. Mend them and go on with `hdqnn resume`"
+        )
+    return answering
