@@ -15,7 +15,6 @@ from learner.td3 import TD3Learner
 from qpu_service.interfaces import CircuitSampler
 from qpu_service.patience import patience
 from replay.rate_limiter import SampleToInsertRatio
-from replay.sampling import EVERYTHING, SampleRule
 from replay.types import TransitionSpec
 
 
@@ -94,10 +93,3 @@ def make_limiter(config: RunConfig) -> SampleToInsertRatio:
     largest_insert = config.actors.envs_per_actor * config.actors.segment_length
     limiter.check_chunks(largest_insert=largest_insert, largest_sample=config.td3.batch_size)
     return limiter
-
-
-def sample_rule(config: RunConfig) -> SampleRule:
-    """How batches are drawn from the replay."""
-    if config.td3.n_step == 1:
-        return EVERYTHING
-    return SampleRule(n_step=config.td3.n_step, discount_factor=config.td3.discount_factor)

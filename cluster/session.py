@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from actors.rollout import EpisodeRecord
-from cluster.build import sample_rule
 from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_saver import CheckpointSaver
 from cluster.config import RunConfig
@@ -23,6 +22,7 @@ from cluster.progress import Progress, Status
 from cluster.rounds import TestRound, TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
+from cluster.updates import Updates
 from learner.parameters import VersionedParameters
 from learner.state import learner_state, load_learner_state
 from learner.td3 import TD3Learner
@@ -70,7 +70,7 @@ class Session:
         self._publish, self._tests, self._metrics, self._progress = publish, tests, metrics, progress
         self._extra_state, self._clock = extra_state, clock
         self._rng = derive_rng(config.seed, Stream.REPLAY_SAMPLING)
-        self._rule = sample_rule(config)
+        self._updates = Updates(config, learner, source, self._rng)
         self._episodes: deque[EpisodeRecord] = deque(maxlen=100)
         self._new_episodes: list[EpisodeRecord] = []
         self._next_log = config.log_period_steps
@@ -109,14 +109,9 @@ class Session:
 
     def learn(self, max_updates: int) -> int:
         """Make as many updates as the samples-per-insert law allows, at most ``max_updates``."""
-        batch_size = self.config.td3.batch_size
         for made in range(max_updates):
-            if not self.source.can_sample(batch_size):
+            if not self._updates.make_one():
                 return made
-            batch = self.source.sample(batch_size, self._rng, self._rule)
-            self.learner.update(batch)
-            if self.learner.td_errors is not None:
-                self.source.update_priorities(batch.indices, self.learner.td_errors)
             if self.learner.update_step % self.config.publish_period_updates == 0:
                 self._announce()
         return max_updates

@@ -43,8 +43,17 @@ class CriticConfig:
     """The bins reach from minus to plus this, in scaled reward units."""
     has_target: bool = True
     """Targets from a soft copy, or from the critics themselves (thesis, 3.1.2: enough once normalised)."""
+    target_rule: Literal["min", "iterated"] = "min"
+    """min: every critic is fitted to the smallest target (TD3); iterated: critics form a chain, each fitted to the
+    one before it (i-QN, arXiv:2403.02107)."""
     asymmetry: float = 0.5
     """α of the asymmetric squared loss: weight of overestimation; 0.5 is symmetric. Source: thesis, 3.4."""
+    final_asymmetry: float | None = None
+    """α at the run's last update, linear in between. Annealed Q-learning (arXiv:2506.05968): 0.1 to 0.5."""
+    adapts_asymmetry: bool = False
+    """Find α during training by holding values against far-sighted returns (learner/asymmetry.py)."""
+    adaptation_rate: float = 0.05
+    """Step of α's logit per calibration, which is every hundredth update."""
     dropout: float = 0.0
     """Dropout before each normalisation. Source: DroQ (arXiv:2110.02034): 0.01."""
     orthogonal: bool = False
@@ -63,15 +72,21 @@ class CriticConfig:
             raise ValueError(f"critic.num_target_critics must be in 1..{self.num_critics}, got {num_targets}")
         if self.num_bins < 2 or self.max_value <= 0:
             raise ValueError(f"critic needs num_bins >= 2 and max_value > 0, got {self.num_bins} and {self.max_value}")
-        if not 0 < self.asymmetry < 1:
-            raise ValueError(f"critic.asymmetry must be in (0, 1), got {self.asymmetry}")
+        for name in ("asymmetry", "final_asymmetry"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"critic.{name} must be in (0, 1), got {value}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"critic.dropout must be in [0, 1), got {self.dropout}")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.head == "categorical" and self.asymmetry != 0.5:
+        if self.head == "categorical" and self.is_asymmetric:
             raise ValueError("critic.asymmetry weighs squared errors; the categorical head has none: leave it at 0.5")
+        if self.head == "categorical" and self.target_rule == "iterated":
+            raise ValueError("critic.target_rule iterated is for the scalar head; choose --critic.head scalar")
+        if self.adapts_asymmetry and self.final_asymmetry is not None:
+            raise ValueError("critic.asymmetry is either annealed to final_asymmetry or adapted; choose one")
         if self.normalisation == "group" and self.hidden_size % self.num_groups:
             raise ValueError(
                 f"critic.hidden_size ({self.hidden_size}) must be a multiple of num_groups ({self.num_groups})"
@@ -80,6 +95,11 @@ class CriticConfig:
             raise ValueError("critic.unit_rows needs a normalisation after each layer; choose layer, group or batch")
         if self.architecture == "segmented":
             self._check_segmented()
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether the loss weighs errors by their sign."""
+        return self.adapts_asymmetry or self.final_asymmetry is not None or self.asymmetry != 0.5
 
     def _check_segmented(self) -> None:
         """The paper's critic is kept as the paper has it."""

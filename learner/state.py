@@ -33,7 +33,8 @@ def learner_state(learner: TD3Learner) -> tuple[dict[str, Tensor], dict[str, Any
         "generator": generator_state,
         "block": learner.block,
         "return_scale": learner.return_scale.state(),
-        "running_means": {name: [float(total), learner._counts[name]] for name, total in learner._sums.items()},
+        "asymmetry": learner.asymmetry.state(),
+        "running_means": learner.means.state(),
     }
 
 
@@ -62,12 +63,10 @@ def load_learner_state(learner: TD3Learner, tensors: Mapping[str, Tensor], scala
             }
     learner.update_step = int(scalars["update_step"])
     learner.return_scale.restore(scalars["return_scale"])
+    learner.asymmetry.restore(scalars["asymmetry"])
     state = bytearray(base64.b64decode(scalars["generator"]))
     learner.generator.set_state(torch.frombuffer(state, dtype=torch.uint8))
-    learner._sums = {
-        name: torch.tensor(total, device=learner.device) for name, (total, _) in scalars["running_means"].items()
-    }
-    learner._counts = {name: int(count) for name, (_, count) in scalars["running_means"].items()}
+    learner.means.restore(scalars["running_means"])
 
 
 def _modules(learner: TD3Learner) -> dict[str, torch.nn.Module]:

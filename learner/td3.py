@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from learner.asymmetry import Asymmetry
 from learner.blocks import differentiable_output, uses_circuit
 from learner.circuit_model import CircuitModel
 from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
@@ -26,6 +27,7 @@ from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
 from learner.optimizers import make_adam, set_learning_rate
 from learner.policy_families import EntropyCoefficient
+from learner.running_means import RunningMeans
 from learner.surrogate_training import SurrogateTrainer
 from learner.tensor_batch import BatchLoader, TensorBatch
 from learner.value_heads import make_head
@@ -86,6 +88,7 @@ class TD3Learner:
             self.target_critic.load_state_dict(self.critic.state_dict())
         self.head = make_head(critic_config, is_huber=config.prioritised)
         self.return_scale = ReturnScale(critic_config.max_value if config.scale_rewards else math.inf)
+        self.asymmetry = Asymmetry(critic_config, decay_updates, self.device)
         self._decay_updates = decay_updates
         self.loader = BatchLoader(self.device)
         self.policy_optimizer = make_adam(self.policy, config.policy_learning_rate)
@@ -106,14 +109,14 @@ class TD3Learner:
         self.execute: Callable[[TensorBatch, bool], None] = self.run_step
         """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
         self.errors: Tensor | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.means = RunningMeans(self.device)
 
     def update(self, batch: TransitionBatch) -> None:
         """One iteration of B1 to B4 on one sampled batch; ``td_errors`` then holds its errors if they are needed."""
         tensors = self._to_device(batch)
         self.update_step += 1
         self._decay_learning_rates()
+        self.asymmetry.anneal(self.update_step)
         self.execute(tensors, self.update_step % self.config.policy_delay == 0)
         self._measure_surrogate(tensors)
 
@@ -131,6 +134,17 @@ class TD3Learner:
         """Take in the discounted returns of a finished training episode, from which rewards get their scale."""
         if self.config.scale_rewards:
             self.return_scale.add(moments)
+
+    def calibrate(self, batch: TransitionBatch) -> None:
+        """Move the asymmetry by a batch of far-sighted returns (learner/asymmetry.py)."""
+        tensors = self._to_device(batch)
+        with torch.no_grad():
+            next_action, _ = self._surrogate_sample(self.target_policy, tensors.next_observation)
+            outputs, next_outputs = self._critic_outputs(tensors, next_action)
+            discount = self.config.discount_factor * tensors.discount
+            far_returns = tensors.reward + discount * self.head.values(next_outputs).mean(dim=0)
+            gap = self.asymmetry.adapt(self.head.values(outputs).mean(dim=0), far_returns)
+        self._record_all({"value_gap": gap, "asymmetry": self.asymmetry.value.clone()})
 
     def _update_surrogate(self, batch: TensorBatch) -> None:
         """B1: fit the surrogate to the batch (learner/surrogate_training.py)."""
@@ -152,7 +166,7 @@ class TD3Learner:
             discount = self.config.discount_factor * batch.discount
             reward = batch.reward if bonus is None else batch.reward + discount * bonus
             target = self.head.target(next_outputs, reward, discount)
-        loss = self.head.loss(outputs, target)
+        loss = self.head.loss(outputs, target, self.asymmetry.value if self.critic_config.is_asymmetric else None)
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
@@ -160,8 +174,8 @@ class TD3Learner:
             normalise_rows_(self.critic)
         if self.config.prioritised:
             self.errors = self.head.errors(outputs.detach(), target)
-        self._record("critic_loss", loss)
-        self._record("q_value", self.head.values(outputs.detach()).mean())
+        self.means.add("critic_loss", loss)
+        self.means.add("q_value", self.head.values(outputs.detach()).mean())
 
     def _next_action(self, batch: TensorBatch) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B"] | None]:
         """ã at s': the smoothed target policy's action, or a stochastic policy's own draw; SAC's entropy bonus."""
@@ -204,13 +218,13 @@ class TD3Learner:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.policy_optimizer.step()
-        self._record("policy_loss", loss)
+        self.means.add("policy_loss", loss)
         if self.entropy is not None and self.entropy_optimizer is not None:
             self.entropy_optimizer.zero_grad(set_to_none=True)
             self.entropy.loss(log_prob).backward()  # type: ignore[no-untyped-call]
             self.entropy_optimizer.step()
-            self._record("entropy", -log_prob.mean())
-            self._record("entropy_coefficient", self.entropy.value)
+            self.means.add("entropy", -log_prob.mean())
+            self.means.add("entropy_coefficient", self.entropy.value)
 
     def _climbed_value(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, ""]:
         """Mean Q that the policy climbs, of normalised observations."""
@@ -258,10 +272,7 @@ class TD3Learner:
         Raises:
             LearnerDivergedError: if one of them is not finite.
         """
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
-        bad = [f"{name}={value}" for name, value in means.items() if not math.isfinite(value)]
+        means, bad = self.means.take()
         if bad:
             raise LearnerDivergedError(
                 f"training diverged at update {self.update_step}: {', '.join(bad)}; expected finite losses. "
@@ -283,12 +294,7 @@ class TD3Learner:
 
     def _record_all(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            self._record(name, value)
-
-    def _record(self, name: str, value: Tensor) -> None:
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+            self.means.add(name, value)
 
     def _to_device(self, batch: TransitionBatch) -> TensorBatch:
         return self.loader.load(batch, self.return_scale.scale if self.config.scale_rewards else None)

@@ -19,27 +19,34 @@ from learner.critic_config import CriticConfig
 class ScalarHead:
     """Q(s, a) itself, fitted with squared errors."""
 
-    asymmetry: float = 0.5
-    """Weight α of errors Q > y; 0.5 is TD3's loss."""
     is_huber: bool = False
     """Squares up to an error of 1, linear beyond: what LAP's sampling needs (arXiv:2007.06049, eq. 14)."""
+    is_iterated: bool = False
+    """Critics form a chain, each the target of the next."""
 
     def values(self, outputs: Tensor) -> Float[Tensor, "E B"]:
         """Q of every critic. ``outputs`` is (E, B), or (E, B, 1)."""
         return outputs.squeeze(2) if outputs.dim() == 3 else outputs
 
-    def target(
-        self, next_outputs: Tensor, reward: Float[Tensor, "B"], discount: Float[Tensor, "B"]
-    ) -> Float[Tensor, "B"]:
-        """Y = r + discount · min over critics of Q'(s', ã); ``discount`` holds γ. Source: TD3, Algorithm 1."""
-        return reward + discount * self.values(next_outputs).amin(dim=0)
+    def target(self, next_outputs: Tensor, reward: Float[Tensor, "B"], discount: Float[Tensor, "B"]) -> Tensor:
+        """Target y = r + discount · min over critics of Q'(s', ã), (B,), ``discount`` with γ in it. Source: TD3.
 
-    def loss(self, outputs: Tensor, target: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+        Iterated: y of critic k = r + discount · Q'ₖ₋₁(s', ã), (E, B). Source: i-QN (arXiv:2403.02107), with soft
+        copies of all critics as targets.
+        """
+        values = self.values(next_outputs)
+        if not self.is_iterated:
+            return reward + discount * values.amin(dim=0)
+        # Each critic looks one Bellman step further than the one before it; the first one follows itself.
+        return reward + discount * torch.cat([values[:1], values[:-1]])
+
+    def loss(self, outputs: Tensor, target: Tensor, asymmetry: Float[Tensor, ""] | None = None) -> Float[Tensor, ""]:
         """Sum over critics of the mean of 2·|α or 1 − α|·(Q − y)²; at α = 0.5 the mean squared error.
 
         Args:
             outputs: of the critics at (s, a).
-            target: y.
+            target: y, for all critics or for each.
+            asymmetry: α; None is 0.5.
 
         Source: thesis, 3.4, α max(0, Q − y)² + (1 − α) min(0, Q − y)².
         """
@@ -47,11 +54,11 @@ class ScalarHead:
         squares = error.square()
         if self.is_huber:
             squares = torch.where(error.abs() > 1, 2 * error.abs() - 1, squares)
-        if self.asymmetry != 0.5:
-            squares = squares * torch.where(error > 0, 2 * self.asymmetry, 2 * (1 - self.asymmetry))
+        if asymmetry is not None:
+            squares = squares * torch.where(error > 0, 2 * asymmetry, 2 * (1 - asymmetry))
         return squares.mean(dim=1).sum()
 
-    def errors(self, outputs: Tensor, target: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    def errors(self, outputs: Tensor, target: Tensor) -> Float[Tensor, "B"]:
         """Largest |Q − y| over the critics, which prioritised sampling wants to know."""
         return (self.values(outputs) - target).abs().amax(dim=0)
 
@@ -98,8 +105,16 @@ class CategoricalHead:
         target.scatter_add_(1, index + 1, chosen * upper_share)
         return target
 
-    def loss(self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-        """Sum over critics of the mean cross entropy, nats."""
+    def loss(
+        self, outputs: Float[Tensor, "E B K"], target: Float[Tensor, "B K"], asymmetry: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Sum over critics of the mean cross entropy, nats.
+
+        Raises:
+            ValueError: if an asymmetry is given; cross entropy has no sign to be asymmetric about.
+        """
+        if asymmetry is not None:
+            raise ValueError("cross entropy has no asymmetry, got one; CriticConfig refuses this combination")
         entropies = -(functional.log_softmax(outputs.float(), dim=2) * target).sum(dim=2)
         return entropies.mean(dim=1).sum()
 
@@ -116,4 +131,4 @@ def make_head(config: CriticConfig, *, is_huber: bool = False) -> ValueHead:
     """The configured head; ``is_huber`` concerns the scalar one."""
     if config.head == "categorical":
         return CategoricalHead(config.num_bins, config.max_value)
-    return ScalarHead(config.asymmetry, is_huber)
+    return ScalarHead(is_huber, config.target_rule == "iterated")

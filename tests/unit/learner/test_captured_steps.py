@@ -84,6 +84,6 @@ def test_metrics_of_an_update_survive_the_next_replay():
     losses = []
     for step in range(8):
         learner.update(make_batch(np.random.default_rng(step)))
-        losses.append(float(learner._sums["critic_loss"]) - sum(losses))
+        losses.append(float(learner.means.sums["critic_loss"]) - sum(losses))
     assert len(set(losses)) == 8
     assert learner.metrics()["critic_loss"] == pytest.approx(np.mean(losses), rel=1e-5)

@@ -159,3 +159,20 @@ def test_the_entropy_bonus_enters_the_target_with_the_discount():
     learner.generator.set_state(state)
     _, log_prob = learner._surrogate_sample(learner.policy, batch.next_observation)
     torch.testing.assert_close(bonus, -0.1 * log_prob)
+
+
+def test_calibration_moves_the_asymmetry_and_nothing_else():
+    learner = run(make_learner({"num_critics": 1, "architecture": "mlp", "adapts_asymmetry": True}))
+    policy, critic = snapshot(learner.policy), snapshot(learner.critic)
+    before = learner.asymmetry.state()
+    learner.calibrate(make_batch(np.random.default_rng(2)))
+    assert learner.asymmetry.state() != before
+    assert not changed(policy, learner.policy)
+    assert not changed(critic, learner.critic)
+    assert {"value_gap", "asymmetry"} <= learner.metrics().keys()
+
+
+def test_a_single_critic_is_ddpgs_and_a_chain_is_iterated():
+    for critic in ({"num_critics": 1}, {"num_critics": 4, "target_rule": "iterated", "climbs": "mean"}):
+        learner = run(make_learner({"architecture": "mlp", "hidden_size": 16, **critic}))
+        assert np.isfinite(learner.metrics()["critic_loss"])

@@ -28,7 +28,7 @@ def test_asymmetric_loss_weighs_overestimation_by_alpha():
     # Thesis, 3.4: α max(0, Q - y)² + (1 - α) min(0, Q - y)²; twice that, so that α = 0.5 is the plain square.
     q, target = torch.tensor([[3.0, -2.0]]), torch.zeros(2)
     expected = 2 * (0.7 * 9 + 0.3 * 4) / 2
-    assert float(ScalarHead(asymmetry=0.7).loss(q, target)) == pytest.approx(expected)
+    assert float(ScalarHead().loss(q, target, torch.tensor(0.7))) == pytest.approx(expected)
 
 
 def test_huber_is_square_below_one_and_linear_above():
@@ -97,3 +97,11 @@ def test_categorical_loss_is_cross_entropy_and_lowest_at_its_target():
     entropy = -sum(p * np.log(p) for p in (0.2, 0.3, 0.5))
     assert float(head.loss(torch.log(target).expand(2, 1, 3), target)) == pytest.approx(2 * entropy)
     assert float(head.loss(torch.zeros(1, 1, 3), target)) == pytest.approx(np.log(3))
+
+
+def test_iterated_critics_each_follow_the_one_before():
+    head = ScalarHead(is_iterated=True)
+    target = head.target(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0.5]), torch.tensor([0.9]))
+    torch.testing.assert_close(target, 0.5 + 0.9 * torch.tensor([[1.0], [1.0], [2.0]]))
+    q = torch.tensor([[1.0], [2.0], [3.0]])
+    assert float(head.loss(q, target)) == pytest.approx((1 - 1.4) ** 2 + (2 - 1.4) ** 2 + (3 - 2.3) ** 2)
