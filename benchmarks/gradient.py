@@ -66,7 +66,7 @@ def run(
     batch: int = 256,
     num_qubits: int = 10,
     num_layers: int = 10,
-    angle_rms_rad: float = 1.5,
+    angle_rms_rad: tuple[float, ...] = (0.3, 1.5),
     surrogate_batches: int = 400,
     shots: tuple[int, ...] = (1, 10, 100),
     spsa_directions: tuple[int, ...] = (1, 100),
@@ -78,19 +78,45 @@ def run(
         batch: transitions of a policy update.
         num_qubits: N.
         num_layers: M.
-        angle_rms_rad: size of the circuit parameters; Pendulum's trained policies have 1.4 to 2.3.
+        angle_rms_rad: sizes of the circuit parameters; Pendulum's trained policies have 1.7 to 2.3.
         surrogate_batches: batches of B1 that the surrogate has behind it, each with new observations.
         shots: of parameter-shift and SPSA.
         spsa_directions: directions of SPSA.
         seed: of everything.
 
     Returns:
-        ``methods``: rows of circuits and shots per policy update, ``seconds`` here on one thread, ``device_s`` at the
-        paper's 0.5 µs per shot, and cosines with the exact gradient. ``paper_device_s``: the paper's figure.
+        ``angles``, for each size: ``methods``, rows of circuits and shots per policy update, ``seconds`` here on one
+        thread, ``device_s`` at the paper's 0.5 µs per shot, and cosines with the exact gradient. ``paper_device_s``:
+        the paper's figure.
     """
-    torch.manual_seed(seed)
     torch.set_num_threads(1)
     shape = CircuitShape(num_qubits=num_qubits, num_layers=num_layers)
+    return {
+        "batch": batch,
+        "num_qubits": num_qubits,
+        "num_layers": num_layers,
+        "surrogate_batches": surrogate_batches,
+        "paper_device_s": shape.num_parameters * num_qubits * 1_000 * batch * _PAPER_SHOT_S,
+        "angles": [
+            {
+                "angle_rms_rad": rms,
+                "methods": _methods(batch, shape, rms, surrogate_batches, shots, spsa_directions, seed),
+            }
+            for rms in angle_rms_rad
+        ],
+    }
+
+
+def _methods(
+    batch: int,
+    shape: CircuitShape,
+    angle_rms_rad: float,
+    surrogate_batches: int,
+    shots: tuple[int, ...],
+    spsa_directions: tuple[int, ...],
+    seed: int,
+) -> list[dict[str, Any]]:
+    torch.manual_seed(seed)
     problem = _make_problem(batch, shape, angle_rms_rad)
     backend = StatevectorBackend()
     rows = [_adjoint(problem, backend)]
@@ -105,15 +131,7 @@ def run(
         for directions in spsa_directions:
             name = f"SPSA, {directions} directions, {count} shots"
             rows.append(_measured(name, problem, count, backend, _spsa(directions, seed)))
-    return {
-        "batch": batch,
-        "num_qubits": num_qubits,
-        "num_layers": num_layers,
-        "angle_rms_rad": angle_rms_rad,
-        "surrogate_batches": surrogate_batches,
-        "paper_device_s": shape.num_parameters * num_qubits * 1_000 * batch * _PAPER_SHOT_S,
-        "methods": rows,
-    }
+    return rows
 
 
 def _make_problem(batch: int, shape: CircuitShape, angle_rms_rad: float) -> Problem:
