@@ -7,6 +7,7 @@ from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from learner.config import PolicyConfig, SurrogateConfig, TD3Config
 from learner.critic_config import CriticConfig
+from qpu_service.config import QPUConfig
 from replay.config import ReplayConfig
 
 _MUJOCO = RunConfig(
@@ -23,8 +24,11 @@ _MUJOCO = RunConfig(
 # critic and in normalisation. The block alone tells the quantum policy from its classical twins (--block).
 _STRONG = dataclasses.replace(
     _MUJOCO,
-    policy=PolicyConfig(normalise_observations=True, hidden_normalisation="layer", normalise_parameters=True),
-    surrogate=SurrogateConfig(hidden_size=512, num_tiny_batches=4, tiny_batch_size=64),
+    policy=PolicyConfig(normalise_observations=True, hidden_normalisation="layer"),
+    # A simulator has exact gradients, cheaper than a surrogate and right everywhere (docs/gradients.md); a device needs
+    # --surrogate.gradient surrogate. Means of 100 shots keep the policy from shaking with every measurement.
+    surrogate=SurrogateConfig(gradient="exact"),
+    qpu=QPUConfig(shots=100, readout="mean"),
     critic=CriticConfig(
         architecture="residual",
         normalisation="batch",
