@@ -8,7 +8,7 @@ import numpy as np
 from qpu_service.backends import program as steps
 from qpu_service.backends.program import plan
 from qpu_service.backends.rotations import merge_rotations, rotation_columns
-from qpu_service.backends.statevector import make_scratch
+from qpu_service.backends.scratch import make_scratch
 from qpu_service.types import CircuitBatch
 
 _FLOPS_PER_SINE_COSINE = 24
@@ -59,7 +59,7 @@ def _mean_register_amplitudes(circuits: CircuitBatch) -> float:
     """Amplitudes, of qubits that are entangled at the time, under all maps of a circuit's program."""
     num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
     scratch = make_scratch(num_layers, num_qubits, circuits.shots)
-    columns, running, gates, _, entanglers = scratch.state
+    columns, running, gates, _, _, entanglers = scratch.state
     planning, program, ends, *_ = scratch.planning
     amplitudes = 0
     for row in range(num_circuits):

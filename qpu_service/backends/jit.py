@@ -23,6 +23,8 @@ _KERNEL_FILES = (
     "register",
     "rotations",
     "sampling",
+    "team",
+    "wide",
 )
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 

@@ -77,14 +77,14 @@ def get(_context, memory, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def put(_context, array, index, value):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """Set element ``index`` of an array's memory, unchecked."""
+def put(_context, memory, index, value):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Set element ``index`` of an array's memory, unchecked; of float32 memory, if given by its address."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         builder.store(arguments[2], _element(context, builder, signature, arguments))
         return context.get_dummy_value()
 
-    return types.void(array, index, array.dtype), emit
+    return types.void(memory, index, types.float32 if isinstance(memory, types.Integer) else memory.dtype), emit
 
 
 @intrinsic

@@ -8,6 +8,8 @@ import numpy as np
 from qpu_service.backends import program as steps
 from qpu_service.backends.jit import kernel
 
+IDENTITY = tuple(np.float32(value) for value in (1, 0, 0, 0, 0, 0, 1, 0))
+
 
 @kernel()
 def square(re, im):  # type: ignore[no-untyped-def]

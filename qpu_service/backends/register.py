@@ -69,21 +69,23 @@ def apply(state, source, target, width, position, m):  # type: ignore[no-untyped
     elif position == 3:
         _apply_in_lanes(8, state, source, target, size, m)
     else:
-        half, shift = 2 << position, target - source
-        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
-        cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+        half = 2 << position
         for block in range(source, source + size, 2 * half):
-            for i in range(block, block + half, _STEP):
-                x, y, u, v = (
-                    load(state, i),
-                    load(state, i + LANES),
-                    load(state, i + half),
-                    load(state, i + half + LANES),
-                )
-                store(state, i + shift, ar * x - ai * y + br * u - bi * v)
-                store(state, i + shift + LANES, ar * y + ai * x + br * v + bi * u)
-                store(state, i + shift + half, cr * x - ci * y + dr * u - di * v)
-                store(state, i + shift + half + LANES, cr * y + ci * x + dr * v + di * u)
+            apply_to_halves(state, block, block + target - source, half, half, m)
+
+
+@kernel(inline="always")
+def apply_to_halves(state, source, target, length, half, m):  # type: ignore[no-untyped-def]
+    """Multiply a qubit whose two halves, each of ``length`` numbers, lie ``half`` numbers apart."""
+    shift = target - source
+    ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+    cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
+    for i in range(source, source + length, _STEP):
+        x, y, u, v = load(state, i), load(state, i + LANES), load(state, i + half), load(state, i + half + LANES)
+        store(state, i + shift, ar * x - ai * y + br * u - bi * v)
+        store(state, i + shift + LANES, ar * y + ai * x + br * v + bi * u)
+        store(state, i + shift + half, cr * x - ci * y + dr * u - di * v)
+        store(state, i + shift + half + LANES, cr * y + ci * x + dr * v + di * u)
 
 
 @kernel(inline="always")
@@ -114,17 +116,26 @@ def weigh(state, source, width, position, m):  # type: ignore[no-untyped-def]
     if position == 3:
         return _weigh_in_lanes(8, state, source, size, m)
     half = 2 << position
+    zero, one = splat(np.float32(0.0)), splat(np.float32(0.0))
+    for block in range(source, source + size, 2 * half):
+        more_zero, more_one = weigh_halves(state, block, half, half, m)
+        zero, one = zero + more_zero, one + more_one
+    return total(zero), total(one)
+
+
+@kernel(inline="always")
+def weigh_halves(state, source, length, half, m):  # type: ignore[no-untyped-def]
+    """Squared norms, lane by lane, of the halves that ``apply_to_halves`` would give."""
     ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
     cr, ci, dr, di = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
     zero, one = splat(np.float32(0.0)), splat(np.float32(0.0))
-    for block in range(source, source + size, 2 * half):
-        for i in range(block, block + half, _STEP):
-            x, y, u, v = load(state, i), load(state, i + LANES), load(state, i + half), load(state, i + half + LANES)
-            a, b = ar * x - ai * y + br * u - bi * v, ar * y + ai * x + br * v + bi * u
-            c, d = cr * x - ci * y + dr * u - di * v, cr * y + ci * x + dr * v + di * u
-            zero = zero + a * a + b * b
-            one = one + c * c + d * d
-    return total(zero), total(one)
+    for i in range(source, source + length, _STEP):
+        x, y, u, v = load(state, i), load(state, i + LANES), load(state, i + half), load(state, i + half + LANES)
+        a, b = ar * x - ai * y + br * u - bi * v, ar * y + ai * x + br * v + bi * u
+        c, d = cr * x - ci * y + dr * u - di * v, cr * y + ci * x + dr * v + di * u
+        zero = zero + a * a + b * b
+        one = one + c * c + d * d
+    return zero, one
 
 
 @kernel()
@@ -152,9 +163,15 @@ def apply_cz(state, source, width, first, second):  # type: ignore[no-untyped-de
 @kernel()
 def grow(state, source, target, width, m):  # type: ignore[no-untyped-def]
     """Add a qubit in state (m00, m10) as the highest bit of a register that has no free position."""
-    size, shift = 2 << width, target - source
+    grow_range(state, source, target, 2 << width, 2 << width, m)
+
+
+@kernel(inline="always")
+def grow_range(state, source, target, length, size, m):  # type: ignore[no-untyped-def]
+    """Of a register of ``size`` numbers, let the ``length`` numbers from ``source`` on grow."""
+    shift = target - source
     ar, ai, cr, ci = splat(m[0]), splat(m[1]), splat(m[4]), splat(m[5])
-    for i in range(source, source + size, _STEP):
+    for i in range(source, source + length, _STEP):
         x, y = load(state, i), load(state, i + LANES)
         store(state, i + shift + size, cr * x - ci * y)
         store(state, i + shift + size + LANES, cr * y + ci * x)
@@ -163,11 +180,11 @@ def grow(state, source, target, width, m):  # type: ignore[no-untyped-def]
 
 
 @kernel(inline="always")
-def _shrink_in_lanes(half, state, source, target, size, m):  # type: ignore[no-untyped-def]
+def _shrink_in_lanes(half, state, source, target, length, size, m):  # type: ignore[no-untyped-def]
     same_re, same_im = choose(half, splat(m[0]), splat(m[2])), choose(half, splat(m[1]), splat(m[3]))
     other_re, other_im = choose(half, splat(m[2]), splat(m[0])), choose(half, splat(m[3]), splat(m[1]))
     shift = target - source
-    for i in range(source, source + size, _STEP):
+    for i in range(source, source + length, _STEP):
         # lanes with the measured bit 0 keep the lower half's qubits, lanes with 1 take the upper half's
         x, u = load(state, i), load(state, i + size)
         y, v = load(state, i + LANES), load(state, i + size + LANES)
@@ -180,28 +197,32 @@ def _shrink_in_lanes(half, state, source, target, size, m):  # type: ignore[no-u
 @kernel()
 def shrink(state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """Contract the qubit at ``position`` with the row (m00, m01); the highest qubit takes its position."""
-    size = 1 << width
+    shrink_range(state, source, target, 1 << width, 1 << width, position, m)
+
+
+@kernel()
+def shrink_range(state, source, target, length, size, position, m):  # type: ignore[no-untyped-def]
+    """Of a register of 2·``size`` numbers, shrink ``length`` numbers from ``source`` on and those ``size`` above."""
     if position == 0:
-        _shrink_in_lanes(1, state, source, target, size, m)
+        _shrink_in_lanes(1, state, source, target, length, size, m)
     elif position == 1:
-        _shrink_in_lanes(2, state, source, target, size, m)
+        _shrink_in_lanes(2, state, source, target, length, size, m)
     elif position == 2:
-        _shrink_in_lanes(4, state, source, target, size, m)
+        _shrink_in_lanes(4, state, source, target, length, size, m)
     elif position == 3:
-        _shrink_in_lanes(8, state, source, target, size, m)
+        _shrink_in_lanes(8, state, source, target, length, size, m)
     else:
         half, shift = 2 << position, target - source
-        ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
         for part in range(1 if half == size else 2):  # lower half of the highest qubit, then upper
-            for block in range(source, source + size, 2 * half):
-                out = block + shift + part * half
-                for i in range(block + part * size, block + part * size + half, _STEP):
-                    x, y, u, v = (
-                        load(state, i),
-                        load(state, i + LANES),
-                        load(state, i + half),
-                        load(state, i + half + LANES),
-                    )
-                    store(state, out, ar * x - ai * y + br * u - bi * v)
-                    store(state, out + LANES, ar * y + ai * x + br * v + bi * u)
-                    out += _STEP
+            for block in range(source, source + length, 2 * half):
+                contract(state, block + part * size, block + shift + part * half, half, half, m)
+
+
+@kernel(inline="always")
+def contract(state, source, target, length, half, m):  # type: ignore[no-untyped-def]
+    """Contract a qubit whose two halves lie ``half`` numbers apart."""
+    ar, ai, br, bi = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
+    for i in range(source, source + length, _STEP):
+        x, y, u, v = load(state, i), load(state, i + LANES), load(state, i + half), load(state, i + half + LANES)
+        store(state, i + target - source, ar * x - ai * y + br * u - bi * v)
+        store(state, i + target - source + LANES, ar * y + ai * x + br * v + bi * u)

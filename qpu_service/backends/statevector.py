@@ -5,42 +5,29 @@ Must never depend on a quantum package: it has to run wherever numpy and numba d
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from qpu_service.backends.adjoint import NUM_MARKS, differentiate_means
+from qpu_service.backends import team as slots
+from qpu_service.backends.adjoint import differentiate_means
 from qpu_service.backends.exact import average_bits, tabulate_probabilities
-from qpu_service.backends.lanes import LANES
-from qpu_service.backends.program import NUM_FIELDS, NUM_SCRATCH_ROWS
-from qpu_service.backends.register import LANE_BITS
-from qpu_service.backends.sampling import sample_circuits
+from qpu_service.backends.memory import check_memory
+from qpu_service.backends.sampling import sample_circuits, widest_register
+from qpu_service.backends.scratch import TEAM, Scratch, make_scratch
+from qpu_service.backends.wide import SHARED_BITS, help_team
 from qpu_service.errors import InvalidCircuitError
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
+Work = Callable[[Scratch, int, int], None]
+"""Simulates circuits first..last-1 of a batch with one thread's memory."""
+
 _MIN_ROTATIONS_PER_THREAD = 4000
 """Rotations below which a second thread's wake-up, 20 to 30 µs, costs more than it saves: 40 circuits of 10 × 10."""
-
-_UNCHECKED_BYTES = 1 << 28
-"""Results up to this size are not compared with the machine's memory."""
-
-_VECTOR_BYTES = 4 * LANES
-
-
-class Scratch(NamedTuple):
-    """One thread's working memory for one circuit size and number of shots."""
-
-    buffer: np.ndarray
-    """Keeps the state's memory alive: kernels get its address, rounded up to a whole vector."""
-    state: tuple[Any, ...]
-    planning: tuple[np.ndarray, ...]
-    adjoint: tuple[np.ndarray, ...]
 
 
 class StatevectorBackend:
@@ -71,7 +58,7 @@ class StatevectorBackend:
         started = time.monotonic()
         num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
         shape = (num_circuits, circuits.shots, num_qubits)
-        _check_memory(math.prod(shape), f"bits of shape {shape}", "fewer shots or circuits per call")
+        check_memory(math.prod(shape), f"bits of shape {shape}", "fewer shots or circuits per call")
         bits = np.empty(shape, dtype=np.uint8)
         angles, pairs, seeds = _as_kernel_input(circuits)
 
@@ -80,7 +67,7 @@ class StatevectorBackend:
 
         # eight shots cost about as much as one more circuit
         rotations = num_circuits * num_layers * num_qubits * (1 + circuits.shots // 8)
-        self._share(sample, circuits, rotations)
+        self._share(sample, circuits, rotations, is_wide=self._can_share_states(circuits))
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
@@ -96,7 +83,7 @@ class StatevectorBackend:
         """
         num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
         shape = (num_circuits, 1 << num_qubits)
-        _check_memory(
+        check_memory(
             4 * math.prod(shape), f"probabilities of shape {shape}", "fewer circuits per call, or for bit_means"
         )
         table = np.empty(shape, dtype=np.float32)
@@ -105,7 +92,7 @@ class StatevectorBackend:
         def tabulate(scratch: Scratch, start: int, stop: int) -> None:
             tabulate_probabilities(angles, pairs, scratch.state, scratch.planning[-1], start, stop, table)
 
-        self._share(tabulate, circuits, num_circuits * num_layers << num_qubits)
+        self._share(tabulate, circuits, num_circuits * num_layers << num_qubits, is_wide=num_qubits >= SHARED_BITS)
         return table
 
     def bit_means(self, circuits: CircuitBatch) -> Float32[np.ndarray, "B N"]:
@@ -117,7 +104,7 @@ class StatevectorBackend:
         def average(scratch: Scratch, start: int, stop: int) -> None:
             average_bits(angles, pairs, scratch.state, scratch.planning[-1], start, stop, means)
 
-        self._share(average, circuits, num_circuits * num_layers << num_qubits)
+        self._share(average, circuits, num_circuits * num_layers << num_qubits, is_wide=num_qubits >= SHARED_BITS)
         return means
 
     def bit_mean_gradients(
@@ -148,7 +135,7 @@ class StatevectorBackend:
         def differentiate(scratch: Scratch, start: int, stop: int) -> None:
             differentiate_means(angles, pairs, factors, scratch.state, *scratch.adjoint, start, stop, means, gradients)
 
-        self._share(differentiate, circuits, num_circuits * num_layers << num_qubits)
+        self._share(differentiate, circuits, num_circuits * num_layers << num_qubits, is_wide=False)
         return means, gradients
 
     def close(self) -> None:
@@ -158,65 +145,75 @@ class StatevectorBackend:
             self._pool = None
         self._scratch.clear()
 
-    def _share(self, work: Callable[[Scratch, int, int], None], circuits: CircuitBatch, rotations: int) -> None:
-        """Split circuits over the threads; the caller's own thread takes the first part.
+    def _share(self, work: Work, circuits: CircuitBatch, rotations: int, *, is_wide: bool) -> None:
+        """Split circuits over the threads, and the threads over the circuits that are left where states are large.
 
         Args:
             work: simulates circuits first..last-1.
             circuits: the whole batch.
             rotations: cost of the batch, in rotations of a small circuit.
+            is_wide: whether several threads can work on one circuit.
         """
-        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        num_circuits, num_threads = len(circuits), self._num_threads
         with self._lock:  # scratch belongs to one run at a time
-            num_parts = max(1, min(self._num_threads, num_circuits, rotations // _MIN_ROTATIONS_PER_THREAD))
-            bounds = [num_circuits * part // num_parts for part in range(num_parts + 1)]
-            scratch = [self._scratch_of(part, num_layers, num_qubits, circuits.shots) for part in range(num_parts)]
-            if num_parts > 1 and self._pool is None:
-                self._pool = ThreadPoolExecutor(self._num_threads - 1, thread_name_prefix="statevector")
-            others = [
-                self._pool.submit(work, scratch[part], bounds[part], bounds[part + 1])
-                for part in range(1, num_parts)
-                if self._pool is not None
-            ]
-            work(scratch[0], bounds[0], bounds[1])
-            for other in others:
-                other.result()
+            if is_wide and num_threads > 1:
+                rest = num_circuits % num_threads
+                if num_circuits > rest:
+                    self._run_parts(work, circuits, range(num_circuits - rest), num_threads, 1)
+                if rest:
+                    last = range(num_circuits - rest, num_circuits)
+                    self._run_parts(work, circuits, last, rest, num_threads // rest)
+                return
+            num_parts = max(1, min(num_threads, num_circuits, rotations // _MIN_ROTATIONS_PER_THREAD))
+            self._run_parts(work, circuits, range(num_circuits), num_parts, 1)
 
-    def _scratch_of(self, part: int, num_layers: int, num_qubits: int, shots: int) -> Scratch:
+    def _run_parts(self, work: Work, circuits: CircuitBatch, rows: range, num_parts: int, num_members: int) -> None:
+        """Give each part of the rows to a thread with ``num_members`` - 1 helpers; the caller's own takes the first."""
+        scratch = [self._scratch_of(part, circuits) for part in range(num_parts)]
+        bounds = [rows.start + len(rows) * part // num_parts for part in range(num_parts + 1)]
+        for memory in scratch:
+            memory.team[slots.NUM_MEMBERS], memory.team[slots.STOP] = num_members, 0
+
+        def lead(part: int) -> None:
+            try:
+                work(scratch[part], bounds[part], bounds[part + 1])
+            finally:
+                scratch[part].team[slots.STOP] = 1
+
+        if num_parts * num_members == 1:
+            work(scratch[0], rows.start, rows.stop)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._num_threads - 1, thread_name_prefix="statevector")
+        others = [self._pool.submit(lead, part) for part in range(1, num_parts)]
+        for memory in scratch:
+            address = memory.state[TEAM]
+            others += [self._pool.submit(help_team, address, np.int64(member)) for member in range(1, num_members)]
+        lead(0)
+        for other in others:
+            other.result()
+
+    def _scratch_of(self, part: int, circuits: CircuitBatch) -> Scratch:
+        _, num_layers, num_qubits, _ = circuits.angles.shape
         key = (part, num_layers, num_qubits)
         scratch = self._scratch.get(key)
-        if scratch is None or scratch.planning[-1].size < max(shots, num_qubits):
-            scratch = self._scratch[key] = make_scratch(num_layers, num_qubits, shots)
+        if scratch is None or scratch.planning[-1].size < max(circuits.shots, num_qubits):
+            scratch = self._scratch[key] = make_scratch(num_layers, num_qubits, circuits.shots, self._num_threads)
         return scratch
 
+    def _can_share_states(self, circuits: CircuitBatch) -> bool:
+        """Whether the last circuit's register becomes wide enough to share; one stands for all.
 
-def make_scratch(num_layers: int, num_qubits: int, shots: int) -> Scratch:
-    """Working memory of one thread for circuits of one size, up to ``shots`` shots."""
-    lanes = -(-num_qubits // LANES) * LANES
-    # Registers of shots that a measurement told apart wait on a stack: each half as large as the one before.
-    amplitudes = (2 << num_qubits) + LANES * (num_qubits + 2)
-    buffer = np.zeros(2 * amplitudes + LANES, np.float32)
-    return Scratch(
-        buffer=buffer,
-        state=(
-            np.zeros((3, num_layers * num_qubits + lanes), np.float32),
-            np.zeros((4, lanes), np.float32),
-            np.zeros((2 * num_layers + num_qubits, 4), np.float32),
-            np.int64(-(-buffer.ctypes.data // _VECTOR_BYTES) * _VECTOR_BYTES),
-            np.zeros((num_layers, 2), np.int64),
-        ),
-        planning=(
-            np.zeros((NUM_SCRATCH_ROWS, max(num_qubits, num_layers) + LANE_BITS), np.int64),
-            np.zeros((3 * num_layers, NUM_FIELDS), np.int64),
-            np.zeros(num_layers, np.int64),
-            np.zeros((num_qubits + 1, 4), np.int64),
-            np.zeros(max(shots, num_qubits), np.int64),
-        ),
-        adjoint=(
-            np.zeros((NUM_MARKS, num_qubits), np.int64),
-            np.zeros((2 * num_layers + num_qubits, 3), np.float64),
-        ),
-    )
+        Circuits with few CZs do not, and are not looked at: planning costs as much as running them.
+        """
+        num_circuits, num_layers, num_qubits, _ = circuits.angles.shape
+        if self._num_threads == 1 or num_qubits < SHARED_BITS or num_layers <= num_qubits or not num_circuits:
+            return False
+        scratch = self._scratch_of(0, circuits)
+        pairs = _plain(circuits.entangler_pairs)
+        return bool(
+            widest_register(pairs, num_circuits - 1, num_qubits, scratch.state, scratch.planning) >= SHARED_BITS
+        )
 
 
 def _as_kernel_input(circuits: CircuitBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -235,13 +232,3 @@ def _smallest_batch() -> CircuitBatch:
         entangler_pairs=np.zeros((1, 1, 2), np.int16),
         seeds=np.zeros(1, np.uint64),
     )
-
-
-def _check_memory(num_bytes: int, what: str, instead: str) -> None:
-    if num_bytes < _UNCHECKED_BYTES:
-        return
-    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if num_bytes > present:
-        raise InvalidCircuitError(
-            f"{what} need {num_bytes / 2**30:.1f} GiB, this machine has {present / 2**30:.1f} GiB; ask for {instead}"
-        )

@@ -6,7 +6,6 @@ from scipy.stats import chi2
 
 from qpu_service.backends.sampling import sample_circuits
 from qpu_service.backends.statevector import StatevectorBackend
-from qpu_service.errors import InvalidCircuitError
 from qpu_service.types import CircuitBatch, circuit_seeds
 from tests.conformance.circuits import exact_probabilities, random_circuits
 
@@ -111,18 +110,6 @@ def test_bits_survive_the_next_run() -> None:
     kept = first.copy()
     backend.run(random_circuits(4, 6, 5, seed=2))
     assert (first == kept).all()
-
-
-def test_a_table_larger_than_the_machine_is_refused_with_its_size() -> None:
-    circuits = random_circuits(100_000, 20, 1)
-    with pytest.raises(InvalidCircuitError, match=r"shape \(100000, 1048576\) need 390\.6 GiB.*bit_means"):
-        StatevectorBackend().probabilities(circuits)
-
-
-def test_bits_larger_than_the_machine_are_refused_with_their_size() -> None:
-    circuits = random_circuits(1000, 20, 1, shots=10**9)
-    with pytest.raises(InvalidCircuitError, match=r"need 18626\.5 GiB.*fewer shots"):
-        StatevectorBackend().run(circuits)
 
 
 def test_read_only_arrays_use_the_same_compiled_kernel() -> None:
