@@ -1,12 +1,19 @@
 """Sampling on the server: what several learners of one run use instead of a mirror each.
 
-A script picks the transitions and answers with their records, so a batch is one round trip and a learner holds nothing.
+A learner knows which segments the server holds, draws places in them and reads each with one command; all of them and
+the counters travel in one round trip, and it keeps nothing. A place behind the end of a segment, or in one that has
+fallen out, comes back short and is drawn again, so what is left is uniform over the transitions held.
+
 What a learner sampled is counted on the server under its name; the samples-per-insert law is that of all together, and
 several learners may overshoot it by one batch each.
 """
 
 import logging
-from typing import Self
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -22,7 +29,37 @@ from replay.types import ReplayCounts, TransitionBatch, TransitionSpec
 
 logger = logging.getLogger(__name__)
 
-_MAX_ROUNDS = 8
+_MAX_ROUNDS = 64
+_MAX_DRAWS = 20_000
+_SPARE_DRAWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Where a learner may draw, as of the last answer."""
+
+    rule: SampleRule
+    first_index: int
+    """First segment with a transition that the rule allows."""
+    num_skipped: int
+    """Steps of that segment that are too old."""
+    next_index: int
+    """One past the last segment."""
+    longest: int
+    """Steps of the longest segment there ever was."""
+    mean_steps: float
+    """Of the segments in the window; only the cost depends on it."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Int64[np.ndarray, "D"], Int64[np.ndarray, "D"]]:
+        """Segments and steps, uniform over a rectangle that holds the window; enough for ``count`` that exist."""
+        if self.first_index >= self.next_index:
+            return np.arange(0), np.arange(0)
+        share = self.mean_steps / self.longest
+        num_draws = min(math.ceil(count / share * 1.05) + _SPARE_DRAWS, _MAX_DRAWS)
+        indices = rng.integers(self.first_index, self.next_index, num_draws)
+        steps = rng.integers(0, self.longest, num_draws)
+        is_allowed = (indices > self.first_index) | (steps >= self.num_skipped)
+        return indices[is_allowed], steps[is_allowed]
 
 
 class RedisSampler:
@@ -41,6 +78,7 @@ class RedisSampler:
         self._learner_id = learner_id
         self._script = Script("sample")
         self._learners_key = f"hdqnn:{{{dataset.run_id}}}:learners"
+        self._window: Window | None = None
         self._size = 0
         self._counts = ReplayCounts()
         self.own_sampled = int(dataset.session.call(lambda client: client.hget(self._learners_key, learner_id)) or 0)
@@ -80,7 +118,7 @@ class RedisSampler:
             ReplayLostError: if the server lost the run's data.
             ReplayUnreachableError: if the server stays away.
         """
-        self._request(0, 0, EVERYTHING)
+        self._window = self._call(EVERYTHING)[0]
         return self._counts
 
     def can_sample(self, count: int) -> bool:
@@ -102,13 +140,22 @@ class RedisSampler:
             )
         parts: list[np.ndarray] = []
         missing = batch_size
-        for _ in range(_MAX_ROUNDS):
-            parts.append(self._request(missing, int(rng.integers(2**31)), rule))
-            missing -= len(parts[-1])
-            if missing == 0:
-                return read_transitions(np.concatenate(parts) if len(parts) > 1 else parts[0], self.dataset.spec)
-            if not len(parts[-1]):
+        window = self._window
+        # An age is exact only by counters of now; a policy version is checked row by row.
+        if window is None or window.rule != rule or rule.newest:
+            window, _ = self._call(rule)
+        for number in range(_MAX_ROUNDS):
+            if number and not len(self):
                 break
+            window, rows = self._call(rule, window.draw(missing, rng), sampled=self.own_sampled + batch_size)
+            rows = rows[rows["record"]["policy_version"] >= rule.min_policy_version][:missing]
+            parts.append(rows)
+            missing -= len(rows)
+            if missing == 0:
+                self._window = window
+                self.own_sampled += batch_size
+                return read_transitions(np.concatenate(parts) if number else rows, self.dataset.spec)
+        self._call(rule, sampled=self.own_sampled)
         raise ReplayError(
             f"the server gave {batch_size - missing} of {batch_size} transitions; expected enough that are held and "
             "new enough for the sample rule; ask can_sample() first, or loosen min_policy_version"
@@ -120,7 +167,9 @@ class RedisSampler:
         A batch whose answer was lost is given again. What is older than ``rule`` allows is skipped. Errors as of
         ``sample``.
         """
-        return read_transitions(self._request(count, "", rule), self.dataset.spec)
+        _, rows = self._call(rule, sampled=self.own_sampled, take=count)
+        self.own_sampled += len(rows)
+        return read_transitions(rows, self.dataset.spec)
 
     def update_priorities(self, indices: Int64[np.ndarray, "B"], td_errors: Float32[np.ndarray, "B"]) -> None:
         """Refused: the server keeps no priorities.
@@ -139,37 +188,94 @@ class RedisSampler:
         """Close the connections; calling it twice is fine."""
         self.dataset.session.close()
 
-    def _request(self, count: int, seed: int | str, rule: SampleRule) -> np.ndarray:
-        """Records of what the server picks, and its counters."""
-        dataset, layout = self.dataset, record_dtype(self.dataset.spec)
-        run = dataset.session.script(
-            self._script,
-            (dataset.meta_key, dataset.counters_key, dataset.lengths_key, self._learners_key),
+    def _call(
+        self,
+        rule: SampleRule,
+        places: tuple[np.ndarray, np.ndarray] = (np.arange(0), np.arange(0)),
+        *,
+        sampled: int | None = None,
+        take: int | None = None,
+    ) -> tuple[Window, np.ndarray]:
+        """Set this learner's count where given; returns the window of now, and rows at ``places`` or of the queue."""
+        dataset, spec = self.dataset, self.dataset.spec
+        record_bytes, row_bytes = record_dtype(spec).itemsize, transition_dtype(spec).itemsize
+        keys = (dataset.meta_key, dataset.counters_key, dataset.lengths_key, self._learners_key)
+        arguments = (
             dataset.dataset_id,
             dataset.segment_prefix,
             self._learner_id,
-            self.own_sampled + count,
-            count,
-            seed,
+            "" if sampled is None else sampled,
+            "" if take is None else take,
             rule.newest,
             rule.min_policy_version,
             HEAD_BYTES,
-            layout.itemsize,
-            4 * dataset.spec.observation_size,
-            version_offset(dataset.spec),
+            record_bytes,
+            4 * spec.observation_size,
+            version_offset(spec),
         )
-        status, inserted, sampled, _, held, missed, reply = dataset.session.call(run)
+        starts = (HEAD_BYTES + record_bytes * places[1]).tolist()
+        ranges = [
+            (f"{dataset.segment_prefix}{index}", start, start + row_bytes - 1)
+            for index, start in zip(places[0].tolist(), starts, strict=True)
+        ]
+        answer, rows = dataset.session.call(partial(self._exchange, keys=keys, arguments=arguments, ranges=ranges))
+        status, inserted, all_sampled, held, missed, oldest, first, num_skipped, next_index, longest, taken = answer
         dataset.check_status(status)
         self._size = held
-        self._counts = ReplayCounts(inserted=inserted, sampled=sampled)
+        self._counts = ReplayCounts(inserted=inserted, sampled=all_sampled)
         self.num_missed += missed
-        transitions = np.frombuffer(reply, transition_dtype(dataset.spec))
-        self.own_sampled += len(transitions)
+        window = Window(
+            rule=rule,
+            first_index=first,
+            num_skipped=num_skipped,
+            next_index=next_index,
+            longest=max(longest, 1),
+            mean_steps=max(held / max(next_index - oldest, 1), 1.0),
+        )
+        return window, self._checked(b"".join(row for row in (*taken, *rows) if len(row) == row_bytes))
+
+    def _exchange(
+        self, client: Any, *, keys: Sequence[str], arguments: Sequence[object], ranges: Sequence[tuple[str, int, int]]
+    ) -> tuple[list[Any], list[bytes]]:
+        """Run the script, then read the ranges, in one round trip."""
+        connection = client.connection_pool.get_connection()
+        try:
+            script = connection.pack_command("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
+            connection.send_packed_command([b"".join((*script, *(_getrange(*place) for place in ranges)))])
+            answer = connection.read_response()
+            return answer, [connection.read_response() for _ in ranges]
+        except self.dataset.session.script_missing:
+            # A restarted server has forgotten its scripts.
+            connection.disconnect()
+            client.script_load(self._script.text)
+            return self._exchange(client, keys=keys, arguments=arguments, ranges=ranges)
+        except BaseException:
+            # Replies that nobody read must not meet the next command.
+            connection.disconnect()
+            raise
+        finally:
+            client.connection_pool.release(connection)
+
+    def _checked(self, rows: bytes) -> np.ndarray:
+        transitions = np.frombuffer(rows, transition_dtype(self.dataset.spec))
         is_good = are_finite(transitions)
         if is_good.all():
             return transitions
-        # A frame that no writer of ours made; a mirror refuses it as a whole.
+        # Of a frame that no writer of ours made; a mirror refuses it as a whole.
         self.num_rejected += int(np.count_nonzero(~is_good))
         logger.warning("left out transitions that are not finite (%d so far)", self.num_rejected)
         good: np.ndarray = transitions[is_good]
         return good
+
+
+def _getrange(key: str, start: int, end: int) -> bytes:
+    """The command as it travels; redis-py's own packing of 256 of them takes longer than the server's answer."""
+    name, first, last = key.encode(), b"%d" % start, b"%d" % end
+    return b"*4\r\n$8\r\nGETRANGE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(name),
+        name,
+        len(first),
+        first,
+        len(last),
+        last,
+    )
