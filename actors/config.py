@@ -16,9 +16,13 @@ class ActorConfig:
     exploration_noise_std: float = 0.1
     """Std of Gaussian exploration noise, fraction of the action half-range. Source: TD3 (arXiv:1802.09477)."""
 
+    longest_noise_hold: int = 1
+    """Most steps that one draw of the noise is held; how long is drawn too, n with probability proportional to 1/n².
+    Source: FlashSAC (16); 1 draws anew at every step, as TD3 does."""
+
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("num_actors", "envs_per_actor", "segment_length"):
+        for name in ("num_actors", "envs_per_actor", "segment_length", "longest_noise_hold"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.exploration_noise_std < 0:

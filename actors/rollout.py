@@ -50,6 +50,10 @@ class Lane:
     """Of the running episode: G ← r + γ G now, Σ G, Σ G², max |G|."""
     previous_sequences: list[int | None]
     """Of each environment: the segment that its next one continues; None at the start of an episode."""
+    noise_steps_left: np.ndarray
+    """Of each environment, int64: steps for which its exploration noise is still held."""
+    noise: np.ndarray | None = None
+    """Held exploration noise (E, A), standard normal; None until some was drawn."""
     pending: PendingAction | None = None
 
 
@@ -66,6 +70,7 @@ class Rollout:
         incarnation: how often this actor was started in this run.
         segment_length: steps of one environment per insert.
         noise_std: exploration noise, fraction of the action half-range.
+        longest_noise_hold: most steps that one draw of it is held.
         learning_starts: transitions in the replay before the policy replaces uniform random actions.
         discount_factor: γ of the running discounted returns.
     """
@@ -82,6 +87,7 @@ class Rollout:
         incarnation: int,
         segment_length: int,
         noise_std: float,
+        longest_noise_hold: int = 1,
         learning_starts: int,
         discount_factor: float,
     ) -> None:
@@ -98,6 +104,8 @@ class Rollout:
         self._incarnation = incarnation
         self._segment_length = segment_length
         self._noise_std = noise_std
+        lengths = np.arange(1, longest_noise_hold + 1)
+        self._hold_shares = lengths**-2.0 / np.sum(lengths**-2.0)
         self._learning_starts = learning_starts
         self._discount_factor = discount_factor
 
@@ -119,7 +127,7 @@ class Rollout:
         output = lane.policy.finish(lane.pending, explores=True)  # type: ignore[arg-type]
         lane.pending = None
         observation = lane.environments.observation
-        action = self._explore(output.action, is_stochastic=lane.policy.is_stochastic)
+        action = self._explore(lane, output.action)
         result = lane.environments.step(action)
         finished = result.terminated | result.truncated
         lane.episode_return += result.reward
@@ -168,15 +176,27 @@ class Rollout:
         for lane in self.lanes:
             lane.environments.close()
 
-    def _explore(self, action: Float32[np.ndarray, "E A"], *, is_stochastic: bool) -> Float32[np.ndarray, "E A"]:
+    def _explore(self, lane: Lane, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
         """Gaussian noise around a deterministic action; uniform random actions until learning starts."""
         if self.reply.counts.inserted < self._learning_starts:
             return self.rng.uniform(self._low, self._high, action.shape).astype(np.float32)
-        if is_stochastic:
+        if lane.policy.is_stochastic:
             return action
         scale = (self._high - self._low) / 2
-        noise = self.rng.standard_normal(action.shape, dtype=np.float32) * (self._noise_std * scale)
-        return np.clip(action + noise, self._low, self._high)
+        noise = self.rng.standard_normal(action.shape, dtype=np.float32)
+        if len(self._hold_shares) > 1:
+            noise = self._hold(lane, noise)
+        return np.clip(action + noise * (self._noise_std * scale), self._low, self._high)
+
+    def _hold(self, lane: Lane, fresh: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
+        """The noise of each environment, which takes a fresh draw when it has been held long enough."""
+        if lane.noise is None:
+            lane.noise = np.zeros_like(fresh)
+        is_due = lane.noise_steps_left == 0
+        lane.noise[is_due] = fresh[is_due]
+        lengths = self.rng.choice(len(self._hold_shares), len(fresh), p=self._hold_shares) + 1
+        lane.noise_steps_left = np.where(is_due, lengths, lane.noise_steps_left) - 1
+        return lane.noise
 
     def _cut(self, lane: Lane, row: int, final_observation: Float32[np.ndarray, "O"], backend_name: str) -> Segment:
         segment = Segment(
@@ -216,6 +236,7 @@ def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[in
                 episode_length=np.zeros(count, np.int64),
                 discounted_returns=np.zeros((4, count)),
                 previous_sequences=[None] * count,
+                noise_steps_left=np.zeros(count, np.int64),
             )
         )
     return lanes

@@ -28,6 +28,9 @@ def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, 
             arrays.update({f"segment.{row}.{name}": column for name, column in builder.state().items()})
         arrays["episode_return"], arrays["episode_length"] = lane.episode_return, lane.episode_length
         arrays["discounted_returns"] = lane.discounted_returns
+        arrays["noise_steps_left"] = lane.noise_steps_left
+        if lane.noise is not None:
+            arrays["noise"] = lane.noise
         tensors.update({f"{number}.{name}": _tensor(array) for name, array in arrays.items()})
         parameters = lane.policy.network.state_dict()
         tensors.update({f"{number}.policy.{name}": value.clone() for name, value in parameters.items()})
@@ -72,6 +75,8 @@ def _restore_lane(lane: Lane, tensors: dict[str, torch.Tensor], saved: dict[str,
     lane.episode_return = tensors["episode_return"].numpy().copy()
     lane.episode_length = tensors["episode_length"].numpy().copy()
     lane.discounted_returns = tensors["discounted_returns"].numpy().copy()
+    lane.noise_steps_left = tensors["noise_steps_left"].numpy().copy()
+    lane.noise = tensors["noise"].numpy().copy() if "noise" in tensors else None
     lane.previous_sequences = list(saved["previous_sequences"])
     lane.policy.version = int(saved["version"])
     lane.policy.restore_random_state(saved["policy"])

@@ -25,6 +25,7 @@ def make_rollout(
     seed=0,
     segment_length=4,
     noise_std=0.1,
+    longest_noise_hold=1,
     learning_starts=0,
     incarnation=1,
     board=None,
@@ -45,6 +46,7 @@ def make_rollout(
         incarnation=incarnation,
         segment_length=segment_length,
         noise_std=noise_std,
+        longest_noise_hold=longest_noise_hold,
         learning_starts=learning_starts,
         discount_factor=0.5,
     )

@@ -176,6 +176,21 @@ def test_actions_are_gaussian_around_the_policy_once_learning_has_started():
     assert abs((np.abs(actions) < sigma).mean() - 0.6827) < 5 * 0.466 / np.sqrt(actions.size)
 
 
+def test_held_noise_keeps_its_spread_and_its_lengths_follow_the_inverse_square():
+    # About 2,500 draws in 4,000 steps. Bounds are five standard errors: false-alarm rate 2e-6, and the seed is fixed.
+    rollout, writer, _ = make_rollout(noise_std=0.1, longest_noise_hold=3, segment_length=1)
+    zero(rollout.lanes[0].policy)
+    advance(rollout, 4000)
+    actions = actions_of(writer)[:, 0]
+    starts = np.flatnonzero(np.diff(actions, prepend=np.inf))
+    lengths = np.diff(starts)
+    assert set(lengths) == {1, 2, 3}
+    expected = np.array([1, 1 / 4, 1 / 9]) / (1 + 1 / 4 + 1 / 9)
+    for length, share in zip((1, 2, 3), expected, strict=True):
+        assert abs((lengths == length).mean() - share) < 5 * np.sqrt(share * (1 - share) / len(lengths))
+    assert abs(actions[starts].std() - 0.2) < 5 * 0.2 / np.sqrt(2 * len(starts))
+
+
 def test_the_switch_comes_with_the_transition_that_learning_starts_at():
     rollout, writer, _ = make_rollout(learning_starts=10, segment_length=1, noise_std=0.0)
     zero(rollout.lanes[0].policy)

@@ -19,6 +19,7 @@ CASES = {
     "short episodes": {"env_id": f"{PREFIX}Seeded-v0", "spec": agent_spec(f"{PREFIX}Seeded-v0")},
     "random start": {"env_id": "Pendulum-v1", "spec": agent_spec("Pendulum-v1"), "block": "random_bits"},
     "MuJoCo": {"env_id": "Hopper-v4", "spec": agent_spec("Hopper-v4")},
+    "held noise": {"env_id": "Hopper-v4", "spec": agent_spec("Hopper-v4"), "longest_noise_hold": 5},
 }
 
 
