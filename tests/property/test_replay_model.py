@@ -4,6 +4,7 @@ import os
 import signal
 from collections import deque
 from itertools import count
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from benchmarks.faults.proxy import FaultProxy
 from replay.embedded_server import EmbeddedServer
 from replay.errors import SequenceGapError
 from replay.memory_replay import MemoryReplay
@@ -40,12 +42,18 @@ def server(tmp_path_factory):
         yield started
 
 
+@pytest.fixture(scope="module")
+def proxy(server):
+    with FaultProxy("127.0.0.1", urlsplit(server.url).port) as started:
+        yield started
+
+
 class ReplayMachine(RuleBasedStateMachine):
     """The model is a deque of segments and a few integers; whatever is new to it must be new to the replays."""
 
     run_numbers = count()
 
-    def __init__(self, server: EmbeddedServer, run_prefix: str):
+    def __init__(self, server: EmbeddedServer, proxy: FaultProxy, run_prefix: str):
         super().__init__()
         self.server = server
         self.run_id = f"{run_prefix}-{next(self.run_numbers)}"
@@ -54,7 +62,10 @@ class ReplayMachine(RuleBasedStateMachine):
         self.incarnations = {0: 0, 1: 0, 2: 0}
         self.inserted = self.sampled = self.policy_version = self.restarts = 0
         self.memory = MemoryReplay(SPEC, LIMITER, CAPACITY)
-        self.writer = RedisWriter.connect(server.url, self.run_id, SPEC, LIMITER, CAPACITY, deadline_s=10)
+        self.proxy = proxy
+        self.proxy.lose_replies = 0
+        url = f"redis://:{urlsplit(server.url).password}@127.0.0.1:{proxy.port}/0"
+        self.writer = RedisWriter.connect(url, self.run_id, SPEC, LIMITER, CAPACITY, deadline_s=10)
         self.learner = self.connect_learner()
 
     def connect_learner(self) -> RedisReplay:
@@ -113,6 +124,20 @@ class ReplayMachine(RuleBasedStateMachine):
         for replay in (self.writer, self.memory):
             self.check_reply(replay.insert_many(segments), is_new=True)
 
+    @rule(actor_id=ACTORS, steps=st.integers(1, 9), num_lost=st.integers(1, 2))
+    def insert_without_hearing_of_it(self, actor_id, steps, num_lost):
+        """Answers are lost, to the insert or to the log-in of a new connection; the writer asks until it hears one."""
+        segment = self.next_segment(actor_id, steps)
+        self.proxy.lose_replies = num_lost
+        reply = self.writer.insert(segment)
+        assert self.memory.insert(segment).is_new
+        self.take(segment)
+        self.check_reply(reply, is_new=reply.is_new)
+
+    @rule()
+    def reset_connections(self):
+        self.proxy.cut()
+
     @rule(data=st.data())
     def late_retry(self, data):
         """Of any segment that any incarnation ever stored, also of one that has fallen out."""
@@ -168,10 +193,10 @@ class ReplayMachine(RuleBasedStateMachine):
             assert replay._mirror.gather(np.arange(len(replay))).reward.tolist() == expected
 
 
-def test_replays_agree_with_the_model(server, tmp_path):
-    """About 4 s; kills the server a few times."""
+def test_replays_agree_with_the_model(server, proxy, tmp_path):
+    """About 5 s; kills the server a few times."""
     run_state_machine_as_test(
-        lambda: ReplayMachine(server, tmp_path.name),
+        lambda: ReplayMachine(server, proxy, tmp_path.name),
         settings=settings(
             max_examples=30,
             stateful_step_count=25,
