@@ -13,7 +13,7 @@ Axis legend: B batch, S slots of one segment or of several.
 from collections import OrderedDict, deque
 
 import numpy as np
-from jaxtyping import Int64, UInt32
+from jaxtyping import Float32, Int64, UInt32
 
 from replay.errors import ReplayConfigError, ReplayError
 from replay.sampling import EVERYTHING, SampleRule, n_step_returns
@@ -126,15 +126,28 @@ class TransitionTable:
                 discounts=self._discounts,
                 next_slots=self._next_slot,
             )
-        bits = np.unpackbits(_take(self._packed_bits, slots), axis=1, count=self._spec.num_bits)
+        spec = self._spec
+        observation, next_observation, action, circuit_parameters, bits = _columns(
+            len(ages),
+            spec.observation_size,
+            spec.observation_size,
+            spec.action_size,
+            spec.circuit_parameters_size,
+            spec.num_bits,
+        )
+        _take(self._observations, _take(self._row, slots), observation)
+        _take(self._observations, _take(self._next_row, last_slots), next_observation)
+        _take(self._actions, slots, action)
+        _take(self._circuit_parameters, slots, circuit_parameters)
+        bits[:] = np.unpackbits(_take(self._packed_bits, slots), axis=1, count=spec.num_bits)
         return TransitionBatch(
-            observation=_take(self._observations, _take(self._row, slots)),
-            action=_take(self._actions, slots),
+            observation=observation,
+            action=action,
             reward=reward,
             discount=discount,
-            next_observation=_take(self._observations, _take(self._next_row, last_slots)),
-            circuit_parameters=_take(self._circuit_parameters, slots),
-            bits=bits.astype(np.float32),
+            next_observation=next_observation,
+            circuit_parameters=circuit_parameters,
+            bits=bits,
             policy_versions=_take(self._policy_versions, slots),
             indices=ages + self.first_index,
         )
@@ -207,8 +220,22 @@ class TransitionTable:
         return self._free_rows[self._num_free_rows : self._num_free_rows + count][::-1].copy()
 
 
-def _take(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+def _take(table: np.ndarray, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Rows of a table; ``mode="clip"`` because the default makes a second copy of the output to check the bounds."""
-    out = np.empty((len(index), *table.shape[1:]), table.dtype)
+    if out is None:
+        out = np.empty((len(index), *table.shape[1:]), table.dtype)
     np.take(table, index, axis=0, out=out, mode="clip")
     return out
+
+
+def _columns(rows: int, *widths: int) -> list[Float32[np.ndarray, "B _"]]:
+    """Empty columns in one allocation.
+
+    Several allocations of their size are given back to the system after every batch, and getting the pages again costs
+    more than all copying.
+    """
+    block, start, columns = np.empty(rows * sum(widths), np.float32), 0, []
+    for width in widths:
+        columns.append(block[start : start + rows * width].reshape(rows, width))
+        start += rows * width
+    return columns
