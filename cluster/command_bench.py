@@ -11,9 +11,13 @@ from cluster.errors import EXIT_DONE
 
 BENCHMARKS = {
     "qpu": "circuits per second of the simulators, and of peers that are installed",
+    "soak": "memory per circuit over a million circuits through each simulator",
     "replay": "inserts through a real server, sampling from the learner's mirror",
     "service": "overhead of the QPU service over a bare Ray call; scaling over slow devices",
     "isa": "assembling circuits for IBM hardware against transpiling each of them",
+    "generator": "weights from a circuit and their gradient, per update, against other simulators",
+    "dist_qtrl": "teams of Quantum-Train agents on CartPole: depth, agents, classical control; a grid that takes hours",
+    "slow_qpus": "Quantum-Train agents whose QPUs take 50 ms: gain over one agent",
     "actor": "environment steps per second: alone, and with policy and QPU service",
     "gradient": "circuits, seconds and cosine of a policy update's gradient: surrogate, shift rules, SPSA, adjoint",
     "faults": "real processes killed, frozen, cut off: what was lost, doubled, how long it took",

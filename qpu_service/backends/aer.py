@@ -36,11 +36,11 @@ class AerBackend:
 
     Args:
         device: None for exact circuits; the name of a fake IBM device, such as ``fake_torino``, for its noise model,
-            gates and connectivity.
+            gates and connectivity; ``gpu`` for exact circuits on a GPU, ``gpu:fake_torino`` for both.
         num_threads: OpenMP threads of Aer.
 
     Raises:
-        BackendUnavailableError: if qiskit-aer is missing, or the device is not known.
+        BackendUnavailableError: if qiskit-aer is missing or has no GPU that was asked for, or the device is not known.
     """
 
     def __init__(self, device: str | None = None, num_threads: int = 1) -> None:
@@ -52,14 +52,20 @@ class AerBackend:
             raise BackendUnavailableError(
                 "the aer backend needs the package qiskit-aer; install it, or use QPU_BACKEND=statevector"
             ) from error
+        first, _, noise = (device or "").partition(":")
+        self._processor = "GPU" if first == "gpu" else "CPU"
+        if self._processor == "GPU":
+            check_gpu(available_processors())
+            device = noise or None
         self._device = load_fake_device(device) if device is not None else None
         self._num_threads = num_threads
         self._engines: dict[int, _Engine] = {}
 
     @property
     def name(self) -> str:
-        """Name stored with every bitstring: ``aer``, or ``aer:`` and the device."""
-        return "aer" if self._device is None else f"aer:{self._device.name}"
+        """Name stored with every bitstring: ``aer``, or ``aer:`` and the device, with ``gpu`` before it on a GPU."""
+        parts = ["aer"] + ["gpu"] * (self._processor == "GPU") + ([] if self._device is None else [self._device.name])
+        return ":".join(parts)
 
     def run(self, circuits: CircuitBatch) -> MeasurementBatch:
         """Measure every circuit ``shots`` times.
@@ -97,7 +103,7 @@ class AerBackend:
 
     def _engine(self, num_qubits: int) -> "_Engine":
         if num_qubits not in self._engines:
-            self._engines[num_qubits] = _make_engine(self._device, num_qubits, self._num_threads)
+            self._engines[num_qubits] = _make_engine(self._device, num_qubits, self._num_threads, self._processor)
         return self._engines[num_qubits]
 
 
@@ -119,18 +125,40 @@ class _Engine:
         return (outcomes[:, :, None] >> np.arange(num_qubits, dtype=np.uint32) & 1).astype(np.uint8)
 
 
-def _make_engine(device: Any | None, num_qubits: int, num_threads: int) -> _Engine:
+def available_processors() -> tuple[str, ...]:
+    """What this build of Aer and this machine can simulate on: CPU, and GPU where both have one."""
     from qiskit_aer import AerSimulator
 
-    threads = {"max_parallel_threads": num_threads, "max_parallel_experiments": num_threads}
+    return tuple(AerSimulator().available_devices())
+
+
+def check_gpu(processors: tuple[str, ...]) -> None:
+    """Refuse to go on without the GPU that was asked for.
+
+    Raises:
+        BackendUnavailableError: if ``processors`` has none.
+    """
+    if "GPU" not in processors:
+        raise BackendUnavailableError(
+            f"QPU_DEVICE=gpu needs a build of Aer with a GPU, this one has {', '.join(processors)}; install "
+            "qiskit-aer-gpu in place of qiskit-aer on a machine with CUDA, or unset QPU_DEVICE"
+        )
+
+
+def _make_engine(device: Any | None, num_qubits: int, num_threads: int, processor: str) -> _Engine:
+    from qiskit_aer import AerSimulator
+
+    options: dict[str, Any] = {"max_parallel_threads": num_threads, "max_parallel_experiments": num_threads}
+    if processor == "GPU":
+        options["device"] = "GPU"
     if device is None:
-        return _Engine(AerSimulator(method="statevector", **threads), None)
+        return _Engine(AerSimulator(method="statevector", **options), None)
     from qiskit import generate_preset_pass_manager
     from qiskit_aer.noise import NoiseModel
 
     region = cut_region(device, num_qubits)
     transpiler = generate_preset_pass_manager(optimization_level=1, target=region.target, seed_transpiler=0)
-    return _Engine(AerSimulator(noise_model=NoiseModel.from_backend(region), **threads), transpiler)
+    return _Engine(AerSimulator(noise_model=NoiseModel.from_backend(region), **options), transpiler)
 
 
 def _run_seed(seeds: UInt64[np.ndarray, "B"]) -> int:

@@ -6,7 +6,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit_aer import AerSimulator
 
-from qpu_service.backends.aer import AerBackend
+from qpu_service.backends.aer import AerBackend, available_processors, check_gpu
 from qpu_service.backends.fake_device import cut_region, load_fake_device
 from qpu_service.backends.merged_circuits import merged_circuits
 from qpu_service.errors import BackendUnavailableError
@@ -106,3 +106,20 @@ def test_seeds_in_another_order_give_other_bits() -> None:
 def test_zero_threads_are_refused() -> None:
     with pytest.raises(ValueError, match="got 0"):
         AerBackend(num_threads=0)
+
+
+def test_a_gpu_is_never_replaced_by_a_processor_without_a_word() -> None:
+    with pytest.raises(BackendUnavailableError, match=r"QPU_DEVICE=gpu needs .* has CPU; install qiskit-aer-gpu"):
+        check_gpu(("CPU",))
+    check_gpu(("CPU", "GPU"))
+
+
+@pytest.mark.parametrize(("device", "name"), [("gpu", "aer:gpu"), ("gpu:fake_manila", "aer:gpu:fake_manila")])
+def test_a_gpu_is_used_where_there_is_one_and_refused_where_not(device: str, name: str) -> None:
+    if "GPU" not in available_processors():
+        with pytest.raises(BackendUnavailableError, match="needs a build of Aer with a GPU"):
+            AerBackend(device=device)
+        return
+    on_gpu = AerBackend(device=device)
+    assert on_gpu.name == name
+    assert on_gpu.run(random_circuits(2, 3, 3, shots=5)).bits.shape == (2, 5, 3)
