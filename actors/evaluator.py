@@ -3,7 +3,7 @@
 Source: arXiv:2503.09119, Fig. 4 ("Each test round has 10 testing episode").
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ _MAX_STEPS = 1_000_000
 """Guard against an environment that never ends its episode."""
 
 
-def evaluate(policy: ActingPolicy, env_id: str, *, num_episodes: int, seed: int) -> list[float]:
+def evaluate(
+    policy: ActingPolicy,
+    env_id: str,
+    *,
+    num_episodes: int,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> list[float]:
     """Returns of ``num_episodes`` episodes, stepped together so that their circuits share requests.
 
     Args:
@@ -24,19 +31,22 @@ def evaluate(policy: ActingPolicy, env_id: str, *, num_episodes: int, seed: int)
         env_id: Gymnasium id.
         num_episodes: one environment each.
         seed: root of the episode seeds; the same root gives the same start states.
+        on_step: called before each step, for whoever watches whether there are any.
 
     Raises:
         InvalidEnvironmentError: if an observation or a reward is not finite, or an episode does not end.
     """
     environments = [make_environment(env_id) for _ in range(num_episodes)]
     try:
-        return _run_episodes(policy, env_id, environments, seed)
+        return _run_episodes(policy, env_id, environments, seed, on_step)
     finally:
         for environment in environments:
             environment.close()
 
 
-def _run_episodes(policy: ActingPolicy, env_id: str, environments: Sequence[Any], seed: int) -> list[float]:
+def _run_episodes(
+    policy: ActingPolicy, env_id: str, environments: Sequence[Any], seed: int, on_step: Callable[[], None]
+) -> list[float]:
     seeds = np.random.SeedSequence(seed).generate_state(len(environments))
     observation = np.stack([env.reset(seed=int(s))[0] for env, s in zip(environments, seeds, strict=True)])
     check_finite(env_id, "observation", observation)
@@ -44,6 +54,7 @@ def _run_episodes(policy: ActingPolicy, env_id: str, environments: Sequence[Any]
     returns = np.zeros(len(environments))
     running = np.arange(len(environments))
     for _ in range(_MAX_STEPS):
+        on_step()
         action = policy.finish(policy.begin(observation[running])).action
         still_running = []
         for row, index in enumerate(running):

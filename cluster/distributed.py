@@ -5,7 +5,6 @@ that can die (actors, QPU workers, evaluator, parameter board, the replay's serv
 for by the part that talks to it.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +26,10 @@ from cluster.progress import Progress
 from cluster.qpu_crew import QPUCrew
 from cluster.ray_runtime import RayRuntime, ray_runtime
 from cluster.ray_services import RayParameterSource, RayQPUClient, publish_parameters, start_board
-from cluster.remote_tests import RemoteTests, TestWorker
+from cluster.remote_tests import TEST_WORKER_THREADS, RemoteTests, TestWorker
 from cluster.rollout_worker import ActorReport, ReplayAddress, RolloutWorker
 from cluster.run_directory import RunDirectory
+from cluster.server_watch import ServerWatch
 from cluster.session import Session
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
@@ -40,7 +40,6 @@ from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.redis_replay import RedisReplay
 
-_log = logging.getLogger(__name__)
 _UPDATES_PER_TICK = 8
 _IDLE_S = 0.002
 _LONGEST_GAP_S = 60.0
@@ -101,7 +100,7 @@ def _train(
         places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
         qpu = QPUCrew(places, config.qpu, runtime.qpu_options, stall_s=waits.stall_s)
     make_sampler = _sampler_maker(config, qpu)
-    tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler))
+    tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler), deadline_s=waits.actor_s)
     start_actor = _actor_starter(config, spec, runtime, address, make_sampler, board)
     crew = Crew(start_actor, config.actors.num_actors, deadline_s=waits.actor_s)
 
@@ -127,7 +126,7 @@ def _train(
         if checkpoint is None:
             # From here on a run can be resumed, whenever it dies.
             session.save()
-        _loop(session, crew, qpu, server, should_stop)
+        _loop(session, crew, qpu, replay, server, should_stop)
         if not session.is_done:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
             session.save()
@@ -156,13 +155,12 @@ def _loop(
     crew: Crew,
     qpu: QPUCrew | None,
     server: EmbeddedServer | None,
+    replay: RedisReplay,
     should_stop: Callable[[], bool],
 ) -> None:
-    timings = _Timings()
+    timings, watch = _Timings(), ServerWatch(server)
     while not session.is_done and not should_stop():
-        if server is not None and not server.is_running():
-            _log.warning("the replay server died; starting it again with the data it had acknowledged")
-            server.restart()
+        watch.poll()
         reports = crew.poll()
         for report in reports:
             session.add_episodes(report.episodes)
@@ -177,7 +175,7 @@ def _loop(
             qpu_ms=qpu_row.get("qpu/request_p50_ms"),
             qpu_note=qpu.note if qpu is not None else "",
             waiting=timings.waiting,
-            values={**timings.row(crew.num_restarts), **qpu_row},
+            values={**timings.row(crew.num_restarts), **replay.row(), **qpu_row},
             longest_gap_s=_LONGEST_GAP_S,
         )
         if made == 0:
@@ -247,7 +245,7 @@ def _actor_starter(
 def _tests_starter(
     config: RunConfig, spec: AgentSpec, runtime: RayRuntime, make_sampler: Callable[[int], CircuitSampler | None]
 ) -> Callable[[], Any]:
-    remote = ray.remote(TestWorker).options(**runtime.service_options)
+    remote = ray.remote(concurrency_groups=TEST_WORKER_THREADS)(TestWorker).options(**runtime.service_options)
     return lambda: remote.remote(config, spec, make_sampler(0))
 
 

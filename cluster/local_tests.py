@@ -1,5 +1,7 @@
 """Test rounds in this process, finished as soon as they are asked for."""
 
+from collections.abc import Callable
+
 from actors.evaluator import evaluate
 from cluster.build import make_policy
 from cluster.config import RunConfig
@@ -11,9 +13,14 @@ from qpu_service.interfaces import CircuitSampler
 
 
 def run_test_round(
-    config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None, parameters: VersionedParameters
+    config: RunConfig,
+    spec: AgentSpec,
+    sampler: CircuitSampler | None,
+    parameters: VersionedParameters,
+    *,
+    on_step: Callable[[], None] = lambda: None,
 ) -> TestRound:
-    """One round; it depends on the run's seed and the parameters alone."""
+    """One round; it depends on the run's seed and the parameters alone. ``on_step`` is called before each step."""
     policy = make_policy(config, spec, sampler, Stream.EVALUATION_CIRCUITS, parameters.version)
     load_parameters(policy.network, parameters)
     returns = evaluate(
@@ -22,6 +29,7 @@ def run_test_round(
         num_episodes=config.evaluation.num_episodes,
         # Other start states in every round: ten fixed ones would favour or punish a whole run.
         seed=derive_seed(config.seed, Stream.EVALUATION_EPISODES, parameters.version),
+        on_step=on_step,
     )
     return TestRound(parameters, returns)
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,42 +22,88 @@ from qpu_service.interfaces import CircuitSampler
 
 _log = logging.getLogger(__name__)
 _MAX_FAILURES = 5
+"""Failures in a row, without one round between them, after which the run ends with the cause."""
+_BACKOFF_S = 0.5
+_LOOK_PERIOD_S = 5.0
+_WAIT_S = 0.02
+_LOOKING = "looking"
+"""Threads for calls about the worker; its rounds keep to one of their own and come one after another."""
+TEST_WORKER_THREADS = {_LOOKING: 1}
 
 
 class TestWorker:
-    """Runs rounds; becomes a Ray actor."""
+    """Runs rounds; becomes a Ray actor with ``TEST_WORKER_THREADS`` as its concurrency groups.
 
-    def __init__(self, config: RunConfig, spec: AgentSpec, sampler: CircuitSampler | None) -> None:
+    Args:
+        config: the run's configuration.
+        spec: environment sizes and action bounds.
+        sampler: the QPU service; None for blocks without a circuit.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        spec: AgentSpec,
+        sampler: CircuitSampler | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         torch.set_num_threads(1)
-        self._config, self._spec, self._sampler = config, spec, sampler
+        self._config, self._spec, self._sampler, self._clock = config, spec, sampler, clock
+        self._stepped_s: float | None = None
 
     def run(self, parameters: VersionedParameters) -> TestRound:
         """One round with these parameters."""
-        return run_test_round(self._config, self._spec, self._sampler, parameters)
+        torch.set_num_threads(1)  # which counts for the thread that says it
+        self._step()
+        try:
+            return run_test_round(self._config, self._spec, self._sampler, parameters, on_step=self._step)
+        finally:
+            self._stepped_s = None
+
+    def idle_s(self) -> float:
+        """How long the step under way has lasted; 0 where no round is under way."""
+        stepped_s = self._stepped_s
+        return 0.0 if stepped_s is None else self._clock() - stepped_s
 
     def process_id(self) -> int:
         """For tests that kill it."""
         return os.getpid()
 
+    def _step(self) -> None:
+        self._stepped_s = self._clock()
+
 
 class RemoteTests:
-    """TestRunner over a TestWorker actor; a round that fails, or whose worker dies, is run again.
+    """TestRunner over a TestWorker actor; a round that fails, hangs, or whose worker dies, is run again.
 
     Args:
         start: makes the actor and returns its handle.
+        deadline_s: a step that lasts longer means a wedged environment or backend.
+        clock: monotonic seconds.
+        sleep: waits while ``collect`` waits.
     """
 
-    def __init__(self, start: Callable[[], Any]) -> None:
-        self._start = start
+    def __init__(
+        self,
+        start: Callable[[], Any],
+        *,
+        deadline_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._start, self._deadline_s, self._clock, self._sleep = start, deadline_s, clock, sleep
         self._handle: Any = None
         self._failures = 0
+        self._start_at_s = 0.0
         self._under_way: list[tuple[VersionedParameters, Any]] = []
+        self._question: tuple[Any, float] | None = None
+        self._next_look_s = 0.0
 
     def request(self, parameters: VersionedParameters) -> None:
         """Queue a round."""
-        if self._handle is None:
-            self._handle = self._start()
-        self._under_way.append((parameters, self._handle.run.remote(parameters)))
+        self._under_way.append((parameters, None))
+        self._start_when_due()
 
     def collect(self, *, wait: bool = False) -> list[TestRound]:
         """Finished rounds, in the order in which they were asked for.
@@ -64,13 +111,18 @@ class RemoteTests:
         Raises:
             ActorError: if an environment is at fault.
             BudgetExceededError: if the QPU budget is used up.
-            RunFailedError: if the worker dies, or its rounds fail, again and again.
+            RunFailedError: if the worker dies or hangs, or its rounds fail, again and again.
         """
         rounds = []
         while self._under_way:
+            self._start_when_due()
+            self._look_for_a_wedge()
             call = self._under_way[0][1]
-            if not wait and not ray.wait([call], timeout=0)[0]:
-                break
+            if call is None or not ray.wait([call], timeout=0)[0]:
+                if not wait:
+                    break
+                self._sleep(_WAIT_S)
+                continue
             try:
                 rounds.append(ray.get(call))
             except RayActorError as error:
@@ -90,15 +142,47 @@ class RemoteTests:
         if self._handle is not None:
             ray.kill(self._handle)
 
-    def _start_again(self, error: Exception) -> None:
+    def _start_when_due(self) -> None:
+        """Start the worker if there is none, and hand it every round that it does not have."""
+        if self._handle is None:
+            if self._clock() < self._start_at_s:
+                return
+            self._handle = self._start()
+            self._question, self._next_look_s = None, self._clock() + _LOOK_PERIOD_S
+        self._under_way = [(p, self._handle.run.remote(p) if call is None else call) for p, call in self._under_way]
+
+    def _look_for_a_wedge(self) -> None:
+        now_s = self._clock()
+        if self._handle is None or now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_PERIOD_S
+        if self._question is None:
+            question = self._handle.idle_s.options(concurrency_group=_LOOKING).remote()
+            self._question = (question, now_s)
+            return
+        call, asked_s = self._question
+        idle_s = now_s - asked_s
+        if ray.wait([call], timeout=0)[0]:
+            self._question = None
+            try:
+                idle_s = ray.get(call)
+            except (RayActorError, RayTaskError):
+                return  # its rounds end the same way
+        if idle_s > self._deadline_s:
+            self._start_again(f"no step for {idle_s:.0f} s; an environment or a backend hangs")
+
+    def _start_again(self, cause: object) -> None:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             raise RunFailedError(
-                f"the evaluator failed {self._failures} times in a row, the last time with: {error}. "
+                f"the evaluator failed {self._failures} times in a row, the last time with: {cause}. "
                 "Mend the cause and go on with `hdqnn resume`"
-            ) from error
-        reason = str(error).strip().split("\n")[-1]
+            ) from (cause if isinstance(cause, BaseException) else None)
+        reason = str(cause).strip().split("\n")[-1]
         _log.warning("the evaluator failed (%s); running %d round(s) again", reason, len(self._under_way))
         ray.kill(self._handle)
-        self._handle = self._start()
-        self._under_way = [(parameters, self._handle.run.remote(parameters)) for parameters, _ in self._under_way]
+        self._handle = None
+        self._under_way = [(parameters, None) for parameters, _ in self._under_way]
+        if self._failures > 1:
+            self._start_at_s = self._clock() + _BACKOFF_S * 2 ** (self._failures - 2)
+        self._start_when_due()

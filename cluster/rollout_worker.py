@@ -14,6 +14,7 @@ from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.config import AgentSpec
 from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler
+from replay.confirmed_writer import ConfirmedWriter
 from replay.deferred_writer import DeferredWriter
 from replay.redis_writer import RedisWriter
 
@@ -77,7 +78,9 @@ class RolloutWorker:
             address.url, address.run_id, transition_spec(config, spec), limiter, config.replay.capacity
         )
         self._incarnation = writer.register_actor(actor_id)
-        self._writer = DeferredWriter(writer, limiter)
+        self._writer: DeferredWriter | ConfirmedWriter = (
+            ConfirmedWriter(writer) if config.replay.durability == "waitaof" else DeferredWriter(writer, limiter)
+        )
         identity = (actor_id, self._incarnation)
         num_envs = config.actors.envs_per_actor
         policies = [

@@ -127,6 +127,10 @@ class EmbeddedServer:
         """Whether the process lives."""
         return server_lives(self.directory)
 
+    def log_end(self) -> str:
+        """The last lines of the server's log."""
+        return _log_end(self.directory)
+
     def _end_process(self, timeout_s: float) -> None:
         if not _signal_and_wait(self, signal.SIGTERM, timeout_s):
             logger.warning("replay server %d did not stop within %.0f s; killing it", self.pid, timeout_s)
@@ -243,7 +247,7 @@ def _wait_until_ready(url: str, directory: Path, deadline: Deadline) -> None:
                 return
             except ReplayError as error:
                 has_ended = not server_lives(directory)
-                log_end = " | ".join((directory / _LOG).read_text(errors="replace").strip().splitlines()[-5:])
+                log_end = _log_end(directory)
                 if has_ended and "Address already in use" in log_end:
                     raise _PortTakenError(log_end) from error
                 if has_ended:
@@ -258,6 +262,10 @@ def _wait_until_ready(url: str, directory: Path, deadline: Deadline) -> None:
             deadline.sleep(0.02)
     finally:
         session.close()
+
+
+def _log_end(directory: Path) -> str:
+    return " | ".join((directory / _LOG).read_text(errors="replace").strip().splitlines()[-5:])
 
 
 def _free_port() -> int:

@@ -103,6 +103,13 @@ class RedisReplay:
         """Segments that fell out of the server before they were read."""
         return self._tail.num_missed_segments
 
+    def row(self) -> dict[str, float]:
+        """Values for a row of metrics."""
+        return {
+            "replay/rejected_frames": float(self.num_rejected_frames),
+            "replay/missed_segments": float(self.num_missed_segments),
+        }
+
     def register_actor(self, actor_id: int) -> int:
         """Start of an actor: its incarnation, from 1."""
         return self._writer.register_actor(actor_id)

@@ -13,6 +13,9 @@ class Method:
     def __init__(self):
         self.calls = []
 
+    def options(self, **_):
+        return self
+
     def remote(self, *arguments, **named):
         self.calls.append(Call(*arguments, **named))
         return self.calls[-1]

@@ -170,11 +170,15 @@ class Rounds:
 
     def __init__(self):
         self.workers = []
-        self.tests = RemoteTests(self._start)
+        self.now_s = 100.0
+        self.tests = RemoteTests(self._start, deadline_s=60.0, clock=lambda: self.now_s, sleep=self._sleep)
 
     def _start(self):
         self.workers.append(Handle())
         return self.workers[-1]
+
+    def _sleep(self, seconds):
+        self.now_s += seconds
 
 
 def test_rounds_come_in_the_order_in_which_they_were_asked_for(ray):
@@ -221,13 +225,63 @@ def test_an_environment_at_fault_ends_the_run_with_its_own_error(ray):
     assert raised.value is error
 
 
-def test_an_evaluator_that_fails_again_and_again_ends_the_run(ray):
+def test_an_evaluator_that_fails_again_and_again_is_given_time_and_then_ends_the_run(ray):
     ray()
     rounds = Rounds()
     rounds.tests.request("first")
+    started_s = []
     for _ in range(4):
         rounds.workers[-1].fail(RayActorError(error_msg="killed"))
+        before = len(rounds.workers)
         rounds.tests.collect()
+        while len(rounds.workers) == before:
+            rounds.now_s += 0.25
+            rounds.tests.collect()
+        started_s.append(rounds.now_s)
+    assert started_s == [100.0, 100.5, 101.5, 103.5]
     rounds.workers[-1].fail(RayActorError(error_msg="killed"))
     with pytest.raises(RunFailedError, match=r"evaluator failed 5 times in a row.*killed.*hdqnn resume"):
         rounds.tests.collect()
+
+
+def look(rounds, after_s, answer=None):
+    """Let time pass and the runner look at its worker, which answers how long its step has lasted."""
+    rounds.now_s += after_s
+    rounds.tests.collect()
+    if answer is not None:
+        (question,) = [call for call in rounds.workers[-1].idle_s.calls if call.answer is None]
+        question.answer = answer
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_an_evaluator_that_hangs_is_replaced(ray, caplog, wait):
+    ray()
+    rounds = Rounds()
+    rounds.tests.request("first")
+    for _ in range(20):
+        look(rounds, 6.0, answer=59.0)
+        look(rounds, 6.0)
+    assert len(rounds.workers) == 1, "a slow step was taken for a wedged one"
+    look(rounds, 6.0, answer=61.0)
+    look(rounds, 6.0)
+    assert rounds.workers[0].is_killed
+    assert "no step for 61 s; an environment or a backend hangs" in caplog.text
+    rounds.workers[1].run.calls[0].answer = "round 1"
+    assert rounds.tests.collect(wait=wait) == ["round 1"]
+
+
+def test_an_evaluator_that_answers_nothing_at_all_is_replaced(ray):
+    ray()
+    rounds = Rounds()
+    rounds.tests.request("first")
+    for _ in range(12):
+        look(rounds, 6.0)
+    assert [worker.is_killed for worker in rounds.workers] == [True, False]
+
+
+def test_waiting_for_a_round_ends_when_its_evaluator_hangs_for_good(ray):
+    ray()
+    rounds = Rounds()
+    rounds.tests.request("first")
+    with pytest.raises(RunFailedError, match=r"failed 5 times in a row, the last time with: no step for 6\d s"):
+        rounds.tests.collect(wait=True)
