@@ -154,8 +154,8 @@ def _loop(
     session: Session,
     crew: Crew,
     qpu: QPUCrew | None,
-    server: EmbeddedServer | None,
     replay: RedisReplay,
+    server: EmbeddedServer | None,
     should_stop: Callable[[], bool],
 ) -> None:
     timings, watch = _Timings(), ServerWatch(server)
