@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``hdqnn bench learner``; their names are the arguments of ``run``."""
     parser.add_argument("--block", choices=["pqc", "linear"], default="pqc", help="what the policy has inside")
     parser.add_argument("--num-threads", type=int, help="threads of everything measured (default: cores)")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu counts the seconds in which a process ran: for a busy machine, with --num-threads 1",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="alternating rounds of each; medians are reported")
     parser.add_argument("--round-s", type=float, default=1.0, help="length of a round")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="measure the plain path")
@@ -52,6 +58,7 @@ def run(
     round_s: float = 1.0,
     peer_python: str | None = None,
     compile: bool = True,
+    clock: str = "wall",
 ) -> dict[str, Any]:
     """Measure the learner of the humanoid preset.
 
@@ -62,12 +69,20 @@ def run(
         round_s: length of a round, seconds.
         peer_python: a Python that has stable-baselines3; None leaves it out.
         compile: the fastest path that this machine has; False measures plain torch.
+        clock: ``wall``, or ``cpu`` for the processor time of each process, which other work on the machine disturbs
+            less; it needs one thread, because threads that wait for each other use the processor too.
 
     Returns:
         Rates, counted operations, peak of the machine, their ratio, milliseconds per part (B3 and B4 per update in
         which they happen) and the ratios to the peers, every one a median over the rounds.
+
+    Raises:
+        ValueError: if the processor's clock is asked for with several threads.
     """
     threads = num_threads or len(os.sched_getaffinity(0))
+    if clock == "cpu" and threads > 1:
+        raise ValueError(f"--clock cpu needs --num-threads 1, got {threads} threads")
+    now = {"wall": time.monotonic, "cpu": time.process_time}[clock]
     torch.set_num_threads(threads)
     config = get_preset("humanoid")
     spec = AgentSpec(observation_size=376, action_low=(-0.4,) * 17, action_high=(0.4,) * 17)
@@ -88,13 +103,13 @@ def run(
             learner.update(mirror.sample(config.td3.batch_size, rng))
 
     with ExitStack() as stack:
-        peers = {"cleanrl": _Peer(stack, sys.executable, "cleanrl", spec, config.td3.batch_size, threads)}
+        peers = {"cleanrl": _Peer(stack, [sys.executable, "cleanrl"], spec, config.td3.batch_size, threads, clock)}
         if peer_python is not None:
-            peers["sb3"] = _Peer(stack, peer_python, "sb3", spec, config.td3.batch_size, threads)
+            peers["sb3"] = _Peer(stack, [peer_python, "sb3"], spec, config.td3.batch_size, threads, clock)
         update(20)
         tasks: dict[str, Callable[[int], float]] = {
-            "updates": lambda count: _seconds(update, count),
-            "peak": _product_seconds,
+            "updates": lambda count: _seconds(update, count, now),
+            "peak": lambda count: _product_seconds(count, now),
             **{name: peer.seconds for name, peer in peers.items()},
         }
         counts = {name: max(2, int(round_s / (task(4) / 4))) for name, task in tasks.items()}
@@ -108,6 +123,7 @@ def run(
         "block": block,
         "compile": compile,
         "num_threads": threads,
+        "clock": clock,
         "cpu_count": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "torch": torch.__version__,
@@ -119,7 +135,7 @@ def run(
         "utilisation": statistics.median(
             rate * counted["total"] / best for rate, best in zip(rates["updates"], peak, strict=True)
         ),
-        "part_ms": _part_ms(learner, mirror, rng, config.td3.batch_size, counts["updates"]),
+        "part_ms": _part_ms(learner, mirror, rng, config.td3.batch_size, max(20, counts["updates"]), now),
         **{f"{name}_updates_per_s": statistics.median(rates[name]) for name in peers},
         **{
             f"ratio_{name}": statistics.median(
@@ -134,8 +150,10 @@ class _Peer:
     """A process of benchmarks/learner_peers.py."""
 
     def __init__(
-        self, stack: ExitStack, python: str, name: str, spec: AgentSpec, batch_size: int, threads: int
+        self, stack: ExitStack, run: list[str], spec: AgentSpec, batch_size: int, threads: int, clock: str
     ) -> None:
+        python, name = run
+        self._clock = clock
         command = [python, str(_PEERS), name, "--threads", str(threads), "--batch-size", str(batch_size)]
         command += ["--observation-size", str(spec.observation_size), "--action-size", str(spec.action_size)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -147,7 +165,7 @@ class _Peer:
         if self._process.stdin is not None:
             self._process.stdin.write(f"{count}\n")
             self._process.stdin.flush()
-        return float(self._answer()["seconds"])
+        return float(self._answer()[self._clock])
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
@@ -204,7 +222,12 @@ def _filled_mirror(config: RunConfig, spec: AgentSpec, block: str, *, segments: 
 
 
 def _part_ms(
-    learner: TD3Learner, mirror: Mirror, rng: np.random.Generator, batch_size: int, count: int
+    learner: TD3Learner,
+    mirror: Mirror,
+    rng: np.random.Generator,
+    batch_size: int,
+    count: int,
+    now: Callable[[], float],
 ) -> dict[str, float]:
     """Median milliseconds of each part where it happens, and of drawing the batch."""
     times: dict[str, list[float]] = {name: [] for name in ("sample", *_PARTS)}
@@ -212,32 +235,32 @@ def _part_ms(
 
     def timed(name: str) -> Callable[..., None]:
         def work(*arguments: Any) -> None:
-            started_s = time.monotonic()
+            started_s = now()
             originals[name](*arguments)
-            times[name].append(time.monotonic() - started_s)
+            times[name].append(now() - started_s)
 
         return work
 
     for name, method in _PARTS.items():
         setattr(learner, method, timed(name))
     for _ in range(count):
-        started_s = time.monotonic()
+        started_s = now()
         batch = mirror.sample(batch_size, rng)
-        times["sample"].append(time.monotonic() - started_s)
+        times["sample"].append(now() - started_s)
         learner.update(batch)
     for name, method in _PARTS.items():
         setattr(learner, method, originals[name])
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
-def _product_seconds(count: int) -> float:
+def _product_seconds(count: int, now: Callable[[], float]) -> float:
     left, right = (torch.full((_PRODUCT_SIZE, _PRODUCT_SIZE), 0.5) for _ in range(2))
     out = torch.empty_like(left)
     torch.mm(left, right, out=out)
-    return _seconds(lambda number: [torch.mm(left, right, out=out) for _ in range(number)], count)
+    return _seconds(lambda number: [torch.mm(left, right, out=out) for _ in range(number)], count, now)
 
 
-def _seconds(work: Callable[[int], Any], count: int) -> float:
-    started_s = time.monotonic()
+def _seconds(work: Callable[[int], Any], count: int, now: Callable[[], float]) -> float:
+    started_s = now()
     work(count)
-    return time.monotonic() - started_s
+    return now() - started_s

@@ -3,8 +3,8 @@
     python benchmarks/learner_peers.py sb3|cleanrl --threads N --batch-size B --observation-size O --action-size A
 
 prints one JSON line when it is ready, then reads the number of updates of a round from each line of its input and
-answers with one JSON line: ``{"seconds": …}``. Nothing of this project is imported, so any Python with torch (and, for
-``sb3``, stable-baselines3) can run it. A round draws its batches from the peer's own replay buffer.
+answers with one JSON line: ``{"wall": seconds, "cpu": seconds}``. Nothing of this project is imported, so any Python
+with torch (and, for ``sb3``, stable-baselines3) can run it. A round draws its batches from the peer's own buffer.
 
 - ``sb3``: ``TD3.train`` of Stable-Baselines3, its defaults, ``net_arch=[256, 256]``.
 - ``cleanrl``: an update as CleanRL's ``td3_continuous_action.py`` writes it: two critics one after the other, one
@@ -126,9 +126,10 @@ def main() -> None:
     sys.stdout.write(json.dumps({"torch": torch.__version__}) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        started_s = time.monotonic()
+        started_s, started_cpu_s = time.monotonic(), time.process_time()
         work(int(line))
-        sys.stdout.write(json.dumps({"seconds": time.monotonic() - started_s}) + "\n")
+        seconds = {"wall": time.monotonic() - started_s, "cpu": time.process_time() - started_cpu_s}
+        sys.stdout.write(json.dumps(seconds) + "\n")
         sys.stdout.flush()
 
 
