@@ -7,6 +7,7 @@ their own and not counted: the ratio says what the actor loses, not what the who
 machine slows both down, the waiting actor more; the ratio of processor times is the one to look at then.
 """
 
+import argparse
 import dataclasses
 import os
 import statistics
@@ -74,6 +75,12 @@ class Round:
     steps: int
     seconds: float
     cpu_s: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``hdqnn bench actor``."""
+    parser.add_argument("--envs-per-actor", type=int, help="environments in one actor (default: the humanoid preset's)")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of each (default: %(default)s)")
 
 
 def run(
@@ -174,5 +181,5 @@ def _config(env_id: str, backend: str, envs_per_actor: int | None) -> RunConfig:
         backend=backend,
         actors=dataclasses.replace(preset.actors, envs_per_actor=num_envs),
         td3=dataclasses.replace(preset.td3, learning_starts=10**9),
-        replay=dataclasses.replace(preset.replay, capacity=10**9),
+        replay=dataclasses.replace(preset.replay, capacity=10**9, slack_steps=10**6),
     )
