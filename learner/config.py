@@ -34,6 +34,10 @@ class PolicyConfig:
     """Affine couplings of the flow family."""
     latent_size: int = 32
     """Latent components of the variational family."""
+    angle_limit_rad: float | None = None
+    """Keep every angle within plus and minus this, by limit · tanh(x / limit). A circuit whose angles are small is
+    smooth, and its surrogate's gradient is right (docs/gradients.md); with M layers a qubit still turns by M times
+    the limit, so that π / M leaves every bit in reach. None leaves them unbounded, as the paper does."""
     normalise_parameters: bool = False
     """RMSNorm with learned gains on the circuit parameters: angles that stay bounded whatever the critic asks for."""
 
@@ -41,6 +45,8 @@ class PolicyConfig:
         """Check ranges."""
         _require(self.hidden_size >= 1, "hidden_size", self.hidden_size, "at least 1")
         _require(self.num_links >= 0, "num_links", self.num_links, "0 or more")
+        limit = self.angle_limit_rad
+        _require(limit is None or limit > 0, "angle_limit_rad", limit, "positive")
         _require(self.num_flow_layers >= 1, "num_flow_layers", self.num_flow_layers, "at least 1")
         _require(self.latent_size >= 1, "latent_size", self.latent_size, "at least 1")
 

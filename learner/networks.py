@@ -9,7 +9,7 @@ import copy
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +18,7 @@ from learner.matching import matched_sizes
 from learner.normalisation import ObservationNormaliser
 from learner.policy_families import make_action_head
 from learner.surrogate_kernel import SurrogateKernel
+from qpu_service.circuit import CircuitShape
 
 
 class PolicyNetwork(nn.Module):
@@ -38,6 +39,9 @@ class PolicyNetwork(nn.Module):
         self.family = make_action_head(config, spec.action_size)
         self.post = _mlp(self.num_bits + config.num_links, hidden_size, self.family.num_outputs, norm)
         self.normaliser = ObservationNormaliser(spec.observation_size) if config.normalise_observations else None
+        self.angle_limit = config.angle_limit_rad
+        self.register_buffer("is_angle", _is_angle(config.circuit), persistent=False)
+        self.is_angle: Tensor
         self.parameter_norm = nn.RMSNorm(self.num_parameters) if config.normalise_parameters else None
         self.linear_block = nn.Linear(self.num_parameters, self.num_bits) if block == "linear" else None
         self.mlp_block = None if sizes is None else _mlp(self.num_parameters, sizes.block, self.num_bits)
@@ -57,6 +61,9 @@ class PolicyNetwork(nn.Module):
         parameters = driving[:, : self.num_parameters]
         if self.parameter_norm is not None:
             parameters = self.parameter_norm(parameters)
+        if self.angle_limit is not None:
+            bounded = self.angle_limit * torch.tanh(parameters / self.angle_limit)
+            parameters = torch.where(self.is_angle, bounded, parameters)
         return parameters, output[:, self.num_parameters :]
 
     def normalise(self, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
@@ -155,6 +162,12 @@ class QuantumSurrogate(nn.Module):
         if self.kernel is not None and circuit_parameters.dtype == torch.float32:
             return self.kernel.expected_bits(circuit_parameters)
         return torch.sigmoid(self.logits(circuit_parameters))
+
+
+def _is_angle(circuit: CircuitShape) -> Bool[Tensor, "P"]:
+    """Which circuit parameters are angles; the others are qubit indices."""
+    layer = [True] * (2 * circuit.num_qubits) + [False, False]
+    return torch.tensor(layer * circuit.num_layers)
 
 
 def _mlp(num_inputs: int, hidden_size: int, num_outputs: int, normalisation: str = "none") -> nn.Sequential:

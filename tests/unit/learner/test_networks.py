@@ -1,11 +1,12 @@
 """Sizes of the paper's Table 2, bounds of actions, and that the batched twin critic is two critics."""
 
+import numpy as np
 import pytest
 import torch
 
 from learner.config import AgentSpec, PolicyConfig
 from learner.networks import PolicyNetwork, QuantumSurrogate, TwinCritic
-from qpu_service.circuit import CircuitShape
+from qpu_service.circuit import CircuitShape, decode_parameters
 
 HUMANOID = AgentSpec(observation_size=376, action_low=(-0.4,) * 17, action_high=(0.4,) * 17)
 
@@ -58,3 +59,21 @@ def test_the_linear_block_is_trained_with_the_policy_and_others_have_none():
     assert PolicyNetwork(HUMANOID, PolicyConfig(), "linear").linear_block is not None
     for block in ("pqc", "random_bits", "zeros"):
         assert PolicyNetwork(HUMANOID, PolicyConfig(), block).linear_block is None
+
+
+def test_limited_angles_stay_inside_and_qubit_indices_are_left_alone():
+    circuit = CircuitShape(num_qubits=3, num_layers=2)
+    spec = AgentSpec(observation_size=4, action_low=(-1.0,), action_high=(1.0,))
+    torch.manual_seed(0)
+    free = PolicyNetwork(spec, PolicyConfig(circuit=circuit), "pqc")
+    limited = PolicyNetwork(spec, PolicyConfig(circuit=circuit, angle_limit_rad=0.3), "pqc")
+    limited.load_state_dict(free.state_dict())
+    observation = 20 * torch.randn(50, 4)
+    before, links = free.encode(observation)
+    after, same_links = limited.encode(observation)
+    angles, pairs = decode_parameters(before.detach().numpy(), circuit)
+    limited_angles, limited_pairs = decode_parameters(after.detach().numpy(), circuit)
+    np.testing.assert_allclose(limited_angles, 0.3 * np.tanh(angles / 0.3), rtol=1e-5)
+    np.testing.assert_array_equal(limited_pairs, pairs)
+    assert np.abs(angles).max() > 1
+    torch.testing.assert_close(links, same_links)
