@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MAX_ROUNDS = 64
 _MAX_DRAWS = 20_000
 _SPARE_DRAWS = 8
+_KEPT_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,9 @@ class RedisSampler:
         """Transitions that fell out of the server before ``take`` came to them."""
         self.num_rejected = 0
         """Transitions with numbers that are not finite; they are left out."""
+        # glibc keeps freed memory up to the largest block ever freed; without this every batch of a megabyte goes back
+        # to the system, and getting its pages again takes as long as everything else.
+        bytearray(_KEPT_BYTES)
         self.refresh()
 
     @classmethod
@@ -148,7 +152,9 @@ class RedisSampler:
             if number and not len(self):
                 break
             window, rows = self._call(rule, window.draw(missing, rng), sampled=self.own_sampled + batch_size)
-            rows = rows[rows["record"]["policy_version"] >= rule.min_policy_version][:missing]
+            if rule.min_policy_version:
+                rows = rows[rows["record"]["policy_version"] >= rule.min_policy_version]
+            rows = rows[:missing]
             parts.append(rows)
             missing -= len(rows)
             if missing == 0:
