@@ -7,7 +7,10 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``hdqnn bench faults``."""
-    parser.add_argument("--only", nargs="+", metavar="FAULT", help="names of faults, see docs/reliability.md")
+    from benchmarks.faults.bench import fault_names
+
+    names = fault_names()
+    parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help=f"some of {', '.join(names)}")
     parser.add_argument("--repeats", type=int, default=5, help="how often each fault is made (default 5)")
 
 

@@ -7,11 +7,18 @@ from typing import Any
 
 from benchmarks.faults.process import STEPS
 from benchmarks.faults.replay_faults import Fault, compare, make_faults, measure, measure_emptied
-from benchmarks.faults.run_faults import VICTIMS, measure_learner, measure_server, measure_victim, start_run
+from benchmarks.faults.run_faults import (
+    VICTIMS,
+    measure_learner,
+    measure_node,
+    measure_server,
+    measure_victim,
+    start_run,
+)
 from benchmarks.faults.stage import Stage
 
 _WINDOW_S = 5.0
-_RUN_FAULTS = (*VICTIMS, "run-kill-server", "run-kill-learner")
+_RUN_FAULTS = (*VICTIMS, "run-kill-server", "run-kill-learner", "run-kill-node")
 _EMPTIED = "empty-server"
 
 
@@ -25,10 +32,9 @@ def run_faults(only: Sequence[str] | None, repeats: int) -> dict[str, Any]:
         ValueError: for a name that is not known.
     """
     on_stage = make_faults()
-    known = [*on_stage, _EMPTIED, *_RUN_FAULTS]
-    wanted = list(only or known)
-    if unknown := sorted(set(wanted) - set(known)):
-        raise ValueError(f"unknown faults {unknown}; the known ones are {known}")
+    wanted = list(only or fault_names())
+    if unknown := sorted(set(wanted) - set(fault_names())):
+        raise ValueError(f"unknown faults {unknown}; the known ones are {fault_names()}")
     results: dict[str, Any] = {}
     if chosen := {name: fault for name, fault in on_stage.items() if name in wanted}:
         results |= run_on_stage(chosen, repeats=repeats, window_s=_WINDOW_S)
@@ -37,6 +43,11 @@ def run_faults(only: Sequence[str] | None, repeats: int) -> dict[str, Any]:
     if chosen_names := [name for name in _RUN_FAULTS if name in wanted]:
         results |= run_on_training(chosen_names, repeats=repeats, window_s=_WINDOW_S)
     return results
+
+
+def fault_names() -> list[str]:
+    """Every fault, in the order in which they are made."""
+    return [*make_faults(), _EMPTIED, *_RUN_FAULTS]
 
 
 def run_on_stage(faults: Mapping[str, Fault], *, repeats: int, window_s: float) -> dict[str, Any]:
@@ -70,6 +81,8 @@ def run_on_training(names: Sequence[str], *, repeats: int, window_s: float) -> d
                 results[name] = measure_victim(run, name, repeats=repeats, window_s=window_s)
             elif name == "run-kill-server":
                 results[name] = measure_server(run, repeats=repeats, window_s=window_s)
-            else:
+            elif name == "run-kill-learner":
                 results[name] = measure_learner(run, repeats=repeats)
+            else:
+                results[name] = measure_node(run, repeats=repeats)
     return results

@@ -112,13 +112,13 @@ class TrainingRun:
         heads = [read_head(frame) for frame in frames]
         return [SegmentId(head.actor_id, head.incarnation, head.sequence) for head in heads]
 
-    def kill_learner(self) -> None:
-        """End the driver with kill -9; its other processes find out and end."""
+    def end_by_killing(self, pid: int) -> None:
+        """Kill -9 of the driver, or of a process that takes it along; the others find out and end."""
         if self.process is None:
             return
         own = descendants(self.process.pid)
-        self.process.kill()
-        self.process.wait()
+        os.kill(pid, signal.SIGKILL)
+        self.process.wait(_PATIENCE_S)
         self.process = None
         started_s = time.monotonic()
         while any(_is_ours(pid) for pid in own) and time.monotonic() - started_s < _PATIENCE_S:
@@ -185,13 +185,27 @@ def measure_learner(run: TrainingRun, *, repeats: int) -> dict[str, Any]:
     """Kill the learner, which is the driver, several times, and resume; keys as of ``replay_faults.measure``."""
 
     def kill() -> Callable[[], bool]:
-        run.kill_learner()
+        if run.process is not None:
+            run.end_by_killing(run.process.pid)
         first = len(run.acknowledged())
         run.launch(["resume", "run"])
         return lambda: len(run.acknowledged()) > first
 
     result = _measure(run, kill, repeats=repeats, window_s=0.0)
     return {"fault": "kill -9 of the learner, hdqnn resume", **result}
+
+
+def measure_node(run: TrainingRun, *, repeats: int) -> dict[str, Any]:
+    """Kill the raylet of the only node, which ends the run, and resume; keys as of ``replay_faults.measure``."""
+
+    def kill() -> Callable[[], bool]:
+        run.end_by_killing(run.pids("/raylet/raylet ")[0])
+        first = len(run.acknowledged())
+        run.launch(["resume", "run"])
+        return lambda: len(run.acknowledged()) > first
+
+    result = _measure(run, kill, repeats=repeats, window_s=0.0)
+    return {"fault": "kill -9 of the only Ray node's raylet, hdqnn resume", **result}
 
 
 def _measure(

@@ -65,15 +65,22 @@ def test_a_stopped_lockstep_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
     assert_same_run(run, uninterrupted)
 
 
-def test_a_killed_lockstep_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_path, uninterrupted):
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["", "from the one before, as the last one is damaged"])
+def test_a_killed_lockstep_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_path, uninterrupted, is_damaged):
     run = RunDirectory(tmp_path / "run")
     with Command([*LOCKSTEP, *SLOWLY, "--checkpoint.period-steps", "200"], tmp_path) as command:
         # Rows beyond the checkpoint must be forgotten, so it is killed well after it.
         command.wait_until(lambda: any(row["env_step"] >= 440 for row in rows(run.metrics)))
         os.kill(command.process.pid, signal.SIGKILL)
         assert command.wait().code == -signal.SIGKILL
+    if is_damaged:
+        newest = sorted(run.checkpoints.glob("step_*"))[-1] / "learner.safetensors"
+        damaged = bytearray(newest.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        newest.write_bytes(damaged)
     finished = hdqnn("resume", "run", directory=tmp_path)
     assert finished.code == 0, finished
+    assert ("is damaged" in finished.err) is is_damaged
     assert_same_run(run, uninterrupted)
 
 
