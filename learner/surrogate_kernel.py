@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner.errors import StateMismatchError
 from learner.native_code import load_kernels
@@ -146,24 +146,28 @@ class SurrogateKernel:
         return (self._scratch.data_ptr() + 63) // 64 * 64
 
 
-def make_surrogate_kernel(network: torch.nn.Sequential) -> SurrogateKernel | None:
+def make_surrogate_kernel(network: nn.Sequential) -> SurrogateKernel | None:
     """Kernels for a network of Linear, LeakyReLU, Linear on the CPU in float32; None where they can't be compiled.
 
     Raises:
         StateMismatchError: if the network is another one.
     """
-    first, activation, last = network
-    layers = (first.weight, first.bias, last.weight, last.bias)
-    is_fit = getattr(activation, "negative_slope", None) == _LEAKY_RELU_SLOPE and all(
-        layer.device.type == "cpu" and layer.dtype == torch.float32 and layer.is_contiguous() for layer in layers
+    match list(network):
+        case [nn.Linear() as first, nn.LeakyReLU(negative_slope=slope), nn.Linear() as last] if (
+            slope == _LEAKY_RELU_SLOPE and all(map(_is_computable, network.parameters()))
+        ):
+            library = load_kernels()
+            layers = (first.weight, first.bias, last.weight, last.bias)
+            return None if library is None else SurrogateKernel(library, layers)
+    kinds = sorted({f"{parameter.dtype} on {parameter.device}" for parameter in network.parameters()})
+    raise StateMismatchError(
+        f"the kernels compute Linear, LeakyReLU({_LEAKY_RELU_SLOPE}), Linear in float32 on the CPU, got {network} "
+        f"in {', '.join(kinds)}; use the plain path (--no-compile)"
     )
-    if not is_fit:
-        raise StateMismatchError(
-            f"the kernels compute Linear, LeakyReLU({_LEAKY_RELU_SLOPE}), Linear in float32 on the CPU, got {network} "
-            f"on {first.weight.device} in {first.weight.dtype}; use the plain path (--no-compile)"
-        )
-    library = load_kernels()
-    return None if library is None else SurrogateKernel(library, layers)
+
+
+def _is_computable(parameter: Tensor) -> bool:
+    return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and parameter.is_contiguous()
 
 
 class _ExpectedBits(torch.autograd.Function):
