@@ -80,10 +80,16 @@ def _try_place(place: "WorkerPlace") -> str:
     angles = np.zeros((1, 1, 4, 2), np.float32)
     angles[0, 0, ::2, 0] = np.pi
     circuits = CircuitBatch(
-        angles=angles, entangler_pairs=np.zeros((1, 1, 2), np.int16), seeds=circuit_seeds(0, 1), shots=100
+        angles=angles,
+        entangler_pairs=np.zeros((1, 1, 2), np.int16),
+        # A new seed every time: a device service would answer a known one with the bits of an earlier day.
+        seeds=circuit_seeds(int.from_bytes(os.urandom(8), "little"), 1),
+        shots=100,
     )
-    measured = backend.run(circuits)
-    backend.close()
+    try:
+        measured = backend.run(circuits)
+    finally:
+        backend.close()
     agreement = float((measured.bits[0] == np.array([1, 0, 1, 0])).mean())
     name = place.backend if place.device is None else f"{place.backend} on {place.device}"
     if agreement < 0.75:
