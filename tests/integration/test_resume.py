@@ -65,7 +65,7 @@ def test_a_stopped_lockstep_run_goes_on_bit_for_bit(tmp_path, uninterrupted):
     assert_same_run(run, uninterrupted)
 
 
-@pytest.mark.parametrize("is_damaged", [False, True], ids=["", "from the one before, as the last one is damaged"])
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["whole", "damaged"])
 def test_a_killed_lockstep_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_path, uninterrupted, is_damaged):
     run = RunDirectory(tmp_path / "run")
     with Command([*LOCKSTEP, *SLOWLY, "--checkpoint.period-steps", "200"], tmp_path) as command:
