@@ -1,10 +1,19 @@
-"""What the replay costs at Humanoid's sizes: inserts through a real server, reading them back, and sampling."""
+"""What the replay costs at Humanoid's sizes, beside TorchRL's, Stable-Baselines3's and RLlib's on the same machine.
 
+Inserts go through a real server with its append-only file on, from segments of 64 steps. Every figure is that of the
+best of a few rounds, ours and theirs alike: other programs of the machine only ever make a round slower.
+"""
+
+import argparse
+import json
+import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,78 +22,121 @@ from replay.embedded_server import EmbeddedServer
 from replay.mirror import Mirror
 from replay.rate_limiter import SampleToInsertRatio
 from replay.redis_replay import RedisReplay
+from replay.redis_sampler import RedisSampler
 from replay.redis_session import RedisSession
 from replay.redis_writer import RedisWriter
+from replay.sampling import SampleRule
 from replay.types import Segment, TransitionSpec
 
 HUMANOID = TransitionSpec(observation_size=376, action_size=17, circuit_parameters_size=220, num_bits=10)
+CLASSICAL = TransitionSpec(observation_size=376, action_size=17)
+_STEPS = 64
+_SEGMENTS_PER_INSERT = 4
+_BATCH = 256
+_SERVER_CAPACITY = 32_000
+_ROUNDS = 5
+_PEER_TIMEOUT_S = 580.0
+_LIMITER = SampleToInsertRatio(float(_BATCH), 1, 1e12)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``hdqnn bench replay``."""
+    parser.add_argument("--num-transitions", type=int, default=32_000, help="inserted per round")
+    parser.add_argument("--mirror-transitions", type=int, default=1_000_000, help="held by the mirror (and SB3)")
+    parser.add_argument("--peer-python", help="a Python with torchrl, stable-baselines3 and ray[rllib]; none: no peers")
 
 
 def run(
-    *,
-    num_transitions: int = 64_000,
-    capacity: int = 32_000,
-    mirror_transitions: int = 200_000,
-    segment_length: int = 64,
-    segments_per_insert: int = 4,
-    batch_size: int = 256,
-    num_batches: int = 500,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Measure one writer and one learner on this machine, over loopback, with the append-only file on.
+    *, num_transitions: int = 32_000, mirror_transitions: int = 1_000_000, peer_python: str | None = None
+) -> dict[str, Any]:
+    """Measure one writer, one learner and the peers, one after the other, over loopback.
 
     Args:
-        num_transitions: inserted through the server.
-        capacity: of the server; with less than ``num_transitions`` the measurement includes dropping old segments.
-        mirror_transitions: held by the mirror that is sampled; a large one no longer fits the caches.
-        segment_length: steps per segment.
-        segments_per_insert: segments per round trip, as from a vectorised environment.
-        batch_size: transitions per batch.
-        num_batches: batches whose median is reported.
-        seed: of the transitions' content.
+        num_transitions: inserted through the server in each round; what exceeds its capacity drops old segments.
+        mirror_transitions: held by the mirror that is sampled; a large one fits no cache.
+        peer_python: interpreter of the peers; None measures ours alone.
 
     Returns:
-        ``insert_transitions_per_s`` through the server; ``read_transitions_per_s`` of a learner that starts;
-        ``insert_round_trip_ms`` of one segment, ``idle_refresh_ms``, ``sample_ms`` (medians);
-        ``redis_bytes_per_transition`` (memory of the server), ``frame_bytes_per_transition``,
-        ``mirror_bytes_per_transition``.
+        ``insert_transitions_per_s`` through the server; ``insert_round_trip_ms`` of one segment;
+        ``read_transitions_per_s`` of a learner that starts; ``idle_refresh_ms``; ``server_sample_256_ms``;
+        ``sample_256_ms`` and the same with five-step returns, by priority (drawing and updating), and of transitions
+        without circuit as the peers hold them; bytes per transition in the server, a frame and the mirror; ``peers``,
+        and ``ratios`` of theirs to ours, above 1 where ours is faster.
     """
-    rng = np.random.default_rng(seed)
-    segment = _random_segment(segment_length, rng)
-    limiter = SampleToInsertRatio(float(batch_size), 1, 1e12)
-    results: dict[str, float] = {
-        "frame_bytes_per_transition": len(encode_segment(segment, HUMANOID, "benchmark")) / segment_length
-    }
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer.start(Path(directory)) as server:
-        writer = RedisWriter.connect(server.url, "benchmark", HUMANOID, limiter, capacity)
-        empty_bytes = _used_bytes(server.url)
-        num_inserts = num_transitions // (segment_length * segments_per_insert)
-        sequence = 0
-        started = time.monotonic()
-        for _ in range(num_inserts):
-            writer.insert_many([replace(segment, sequence=sequence + i) for i in range(segments_per_insert)])
-            sequence += segments_per_insert
-        results["insert_transitions_per_s"] = sequence * segment_length / (time.monotonic() - started)
-        started = time.monotonic()
-        learner = RedisReplay.connect(server.url, "benchmark", HUMANOID, limiter, capacity)
-        results["read_transitions_per_s"] = len(learner) / (time.monotonic() - started)
-        results["redis_bytes_per_transition"] = (_used_bytes(server.url) - empty_bytes) / len(learner)
-        results["idle_refresh_ms"] = _median_ms(learner.refresh, 200)
-        sequences = iter(range(sequence, sequence + 200))
-        results["insert_round_trip_ms"] = _median_ms(
-            lambda: writer.insert(replace(segment, sequence=next(sequences))), 100
-        )
-        writer.close()
-        learner.close()
-    mirror = Mirror(HUMANOID, mirror_transitions)
-    for _ in range(mirror_transitions // segment_length):
-        mirror.append(segment)
-    results["mirror_bytes_per_transition"] = mirror.nbytes / len(mirror)
-    results["sample_ms"] = _median_ms(lambda: mirror.sample(batch_size, rng), num_batches)
+        results |= _server_figures(server.url, num_transitions)
+        if peer_python is not None:
+            results["peers"] = {"torchrl": _peer(peer_python, "torchrl", 4_096, REDIS_URL=server.url)}
+    results |= _mirror_figures(mirror_transitions)
+    if peer_python is not None:
+        results["peers"]["sb3"] = _peer(peer_python, "sb3", mirror_transitions)
+        results["peers"]["rllib"] = _peer(peer_python, "rllib", min(mirror_transitions, 100_000))
+        results["ratios"] = _ratios(results)
     return results
 
 
-def _random_segment(steps: int, rng: np.random.Generator) -> Segment:
+def _server_figures(url: str, num_transitions: int) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    segment = _random_segment(HUMANOID, rng)
+    writer = RedisWriter.connect(url, "benchmark", HUMANOID, _LIMITER, _SERVER_CAPACITY)
+    empty_bytes = _used_bytes(url)
+    sequence, rates = 0, []
+    for _ in range(_ROUNDS):
+        started, first = time.monotonic(), sequence
+        while (sequence - first) * _STEPS < num_transitions:
+            writer.insert_many([replace(segment, sequence=sequence + i) for i in range(_SEGMENTS_PER_INSERT)])
+            sequence += _SEGMENTS_PER_INSERT
+        rates.append((sequence - first) * _STEPS / (time.monotonic() - started))
+    started = time.monotonic()
+    learner = RedisReplay.connect(url, "benchmark", HUMANOID, _LIMITER, _SERVER_CAPACITY)
+    read_s = time.monotonic() - started
+    sampler = RedisSampler.connect(url, "benchmark", HUMANOID, _LIMITER, _SERVER_CAPACITY, learner_id="benchmark")
+    sequences = iter(range(sequence, sequence + 1_000_000))
+    results = {
+        "insert_transitions_per_s": max(rates),
+        "insert_transitions_per_s_slowest_round": min(rates),
+        "insert_round_trip_ms": _best_ms(lambda: writer.insert(replace(segment, sequence=next(sequences))), 40),
+        "read_transitions_per_s": len(learner) / read_s,
+        "idle_refresh_ms": _best_ms(learner.refresh, 100),
+        "server_sample_256_ms": _best_ms(lambda: sampler.sample(_BATCH, rng), 100),
+        "redis_bytes_per_transition": (_used_bytes(url) - empty_bytes) / len(learner),
+        "frame_bytes_per_transition": len(encode_segment(segment, HUMANOID, "benchmark")) / _STEPS,
+    }
+    for connection in (writer, learner, sampler):
+        connection.close()
+    return results
+
+
+def _mirror_figures(num_transitions: int) -> dict[str, float]:
+    rng = np.random.default_rng(1)
+    five_steps = SampleRule(n_step=5, discount_factor=0.99)
+    # One after the other: two of a million transitions may not fit the machine.
+    mirror = _full_mirror(CLASSICAL, num_transitions)
+    results = {"sample_256_without_circuit_ms": _best_ms(lambda: mirror.sample(_BATCH, rng), 300)}
+    mirror = _full_mirror(HUMANOID, num_transitions, is_prioritised=True)
+
+    def sample_and_update() -> None:
+        batch = mirror.sample(_BATCH, rng)
+        mirror.update_priorities(batch.indices, batch.reward)
+
+    results["prioritised_sample_and_update_256_ms"] = _best_ms(sample_and_update, 300)
+    mirror = _full_mirror(HUMANOID, num_transitions)
+    results["sample_256_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng), 300)
+    results["sample_256_five_steps_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng, five_steps), 300)
+    results["mirror_bytes_per_transition"] = mirror.nbytes / len(mirror)
+    return results
+
+
+def _full_mirror(spec: TransitionSpec, num_transitions: int, *, is_prioritised: bool = False) -> Mirror:
+    mirror = Mirror(spec, num_transitions, is_prioritised=is_prioritised)
+    segment = _random_segment(spec, np.random.default_rng(2))
+    for sequence in range(num_transitions // _STEPS):
+        mirror.append(replace(segment, sequence=sequence, previous_sequence=sequence - 1 if sequence else None))
+    return mirror
+
+
+def _random_segment(spec: TransitionSpec, rng: np.random.Generator) -> Segment:
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32)
 
@@ -92,24 +144,58 @@ def _random_segment(steps: int, rng: np.random.Generator) -> Segment:
         actor_id=0,
         incarnation=1,
         sequence=0,
-        observations=normal(steps + 1, HUMANOID.observation_size),
-        actions=normal(steps, HUMANOID.action_size),
-        rewards=normal(steps),
-        discounts=np.ones(steps, np.float32),
-        circuit_parameters=normal(steps, HUMANOID.circuit_parameters_size),
-        bits=rng.integers(0, 2, (steps, HUMANOID.num_bits), np.uint8),
-        policy_versions=np.zeros(steps, np.uint32),
+        observations=normal(_STEPS + 1, spec.observation_size),
+        actions=normal(_STEPS, spec.action_size),
+        rewards=normal(_STEPS),
+        discounts=np.ones(_STEPS, np.float32),
+        circuit_parameters=normal(_STEPS, spec.circuit_parameters_size),
+        bits=rng.integers(0, 2, (_STEPS, spec.num_bits), np.uint8),
+        policy_versions=np.zeros(_STEPS, np.uint32),
         backend_name="statevector",
     )
 
 
-def _median_ms(action: Callable[[], object], repeats: int) -> float:
-    durations_s = np.empty(repeats)
-    for index in range(repeats):
-        started = time.monotonic()
-        action()
-        durations_s[index] = time.monotonic() - started
-    return float(np.median(durations_s) * 1e3)
+def _peer(python: str, name: str, num_transitions: int, **environment: str) -> dict[str, Any]:
+    """Figures of one peer, or why there are none."""
+    script = Path(__file__).with_name("replay_peers.py")
+    command = [python, str(script), name, "--transitions", str(num_transitions)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_PEER_TIMEOUT_S,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def _ratios(results: dict[str, Any]) -> dict[str, float]:
+    """How many times faster ours is; a peer without circuits is compared with ours with them, which are larger."""
+    peers, ratios = results["peers"], {}
+    torchrl = peers["torchrl"]
+    if "error" not in torchrl:
+        ratios["insert_over_torchrl"] = results["insert_transitions_per_s"] / torchrl["insert_transitions_per_s"]
+        ratios["server_sample_over_torchrl"] = torchrl["sample_256_ms"] / results["server_sample_256_ms"]
+    for name in ("sb3", "rllib"):
+        if "error" not in peers[name]:
+            ratios[f"sample_over_{name}"] = peers[name]["sample_256_ms"] / results["sample_256_ms"]
+    return ratios
+
+
+def _best_ms(action: Callable[[], object], repeats: int) -> float:
+    medians = []
+    for _ in range(_ROUNDS):
+        durations_s = np.empty(repeats)
+        for index in range(repeats):
+            started = time.monotonic()
+            action()
+            durations_s[index] = time.monotonic() - started
+        medians.append(float(np.median(durations_s) * 1e3))
+    return min(medians)
 
 
 def _used_bytes(url: str) -> float:

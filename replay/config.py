@@ -10,6 +10,9 @@ class ReplayConfig:
 
     capacity: int = 1_000_000
     """Transitions kept; the oldest segments fall out. Source: TD3 (arXiv:1802.09477)."""
+    capacity_bytes: int = 0
+    """Bytes of stored segments kept, whichever limit is reached first; 0 for no such limit. A Humanoid-v4 transition
+    with its circuit takes 2.5 kB (``hdqnn bench replay``)."""
     slack_steps: int = 1_000
     """Environment steps that actors may run ahead of the configured update-to-data ratio before they wait."""
     durability: Literal["everysec", "waitaof"] = "everysec"
@@ -21,3 +24,5 @@ class ReplayConfig:
         for name in ("capacity", "slack_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.capacity_bytes < 0:
+            raise ValueError(f"capacity_bytes must not be negative, got {self.capacity_bytes}; 0 means no limit")

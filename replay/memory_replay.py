@@ -29,6 +29,7 @@ class MemoryReplay:
         journal: Path | None = None,
         *,
         run_id: str = "memory",
+        capacity_bytes: int = 0,
         is_prioritised: bool = False,
     ) -> None:
         """An empty replay of ``capacity`` transitions.
@@ -39,6 +40,7 @@ class MemoryReplay:
             capacity: transitions held; the oldest segments fall out.
             journal: file that takes every segment; must not exist yet.
             run_id: goes into the journal's frames, which no other run can read.
+            capacity_bytes: also at most this many bytes of frames; 0 for no such limit.
             is_prioritised: draw by temporal-difference error instead of uniformly.
 
         Raises:
@@ -48,7 +50,7 @@ class MemoryReplay:
         self._limiter = limiter
         self._run_id = run_id
         self._capacity = capacity
-        self._mirror = Mirror(spec, capacity, is_prioritised=is_prioritised)
+        self._mirror = Mirror(spec, capacity, capacity_bytes=capacity_bytes, is_prioritised=is_prioritised)
         self._last_sequences: dict[tuple[int, int], int] = {}
         self._incarnations: dict[int, int] = {}
         self._inserted = 0
@@ -67,6 +69,7 @@ class MemoryReplay:
         state: Mapping[str, int],
         *,
         run_id: str = "memory",
+        capacity_bytes: int = 0,
         is_prioritised: bool = False,
     ) -> Self:
         """The replay as it was when ``state()`` was called; later segments are cut off the journal.
@@ -94,7 +97,11 @@ class MemoryReplay:
                 f"{state['inserted']}; is it the journal of another run?"
             )
         replay._mirror = Mirror(
-            spec, capacity, is_prioritised=is_prioritised, first_index=replay._inserted - num_recent
+            spec,
+            capacity,
+            capacity_bytes=capacity_bytes,
+            is_prioritised=is_prioritised,
+            first_index=replay._inserted - num_recent,
         )
         for frame in opened.frames(recent[0][0] if recent else opened.offset):
             replay._mirror.append(decode_segment(frame, spec, run_id))

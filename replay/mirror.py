@@ -23,20 +23,27 @@ class Mirror:
     """
 
     def __init__(
-        self, spec: TransitionSpec, capacity: int, *, is_prioritised: bool = False, first_index: int = 0
+        self,
+        spec: TransitionSpec,
+        capacity: int,
+        *,
+        capacity_bytes: int = 0,
+        is_prioritised: bool = False,
+        first_index: int = 0,
     ) -> None:
         """Reserve address space for ``capacity`` transitions of ``spec``.
 
         Args:
             spec: sizes of a transition.
             capacity: transitions held.
+            capacity_bytes: also at most this many bytes of frames (``replay/codec.py``); 0 for no such limit.
             is_prioritised: draw by temporal-difference error (LAP) where not told otherwise.
             first_index: index of the first transition that will come; what was held before a restart keeps its indices.
 
         Raises:
             ReplayConfigError: if ``capacity`` is not within 1..2³¹-1.
         """
-        self._table = TransitionTable(spec, capacity, first_index)
+        self._table = TransitionTable(spec, capacity, capacity_bytes=capacity_bytes, first_index=first_index)
         self._capacity = capacity
         self._priorities = LossAdjustedPriorities(capacity) if is_prioritised else None
 

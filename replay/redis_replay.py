@@ -68,7 +68,7 @@ class RedisReplay:
             spec: sizes of a transition.
             limiter: decides what ``can_insert`` and ``can_sample`` answer.
             capacity: transitions held; the oldest segments fall out.
-            capacity_bytes: also at most this many bytes of frames on the server; 0 for no such limit.
+            capacity_bytes: also at most this many bytes of frames; 0 for no such limit.
             is_prioritised: draw by temporal-difference error instead of uniformly. Priorities live in this process:
                 after a restart everything held weighs alike until it is learned from again.
             dataset_id: the data set expected, from a checkpoint; None takes what is there or creates it.
@@ -84,9 +84,8 @@ class RedisReplay:
         dataset = RedisDataset(
             session, run_id, spec, capacity=capacity, capacity_bytes=capacity_bytes, dataset_id=dataset_id
         )
-        return cls(
-            RedisWriter(dataset, limiter, capacity), Mirror(spec, capacity, is_prioritised=is_prioritised), limiter
-        )
+        mirror = Mirror(spec, capacity, capacity_bytes=capacity_bytes, is_prioritised=is_prioritised)
+        return cls(RedisWriter(dataset, limiter, capacity), mirror, limiter)
 
     @property
     def dataset_id(self) -> str:

@@ -10,11 +10,13 @@ Every transition has an index, its number in order of arrival, and an age, its p
 Axis legend: B batch, S slots of one segment or of several.
 """
 
+import math
 from collections import OrderedDict, deque
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt32
 
+from replay.codec import frame_bytes
 from replay.errors import ReplayConfigError, ReplayError
 from replay.sampling import EVERYTHING, SampleRule, n_step_returns
 from replay.types import Origin, Segment, TransitionBatch, TransitionSpec
@@ -25,8 +27,10 @@ _MAX_CAPACITY = 2**31 - 1
 class TransitionTable:
     """The newest ``capacity`` transitions in whole segments; not thread-safe."""
 
-    def __init__(self, spec: TransitionSpec, capacity: int, first_index: int = 0) -> None:
+    def __init__(self, spec: TransitionSpec, capacity: int, *, capacity_bytes: int = 0, first_index: int = 0) -> None:
         """Reserve address space for ``capacity`` transitions of ``spec``, whose indices start at ``first_index``.
+
+        With ``capacity_bytes`` the frames of the segments held have at most so many bytes, as on a server.
 
         Raises:
             ReplayConfigError: if ``capacity`` is not within 1..2³¹-1.
@@ -55,6 +59,8 @@ class TransitionTable:
         self._lengths: deque[int] = deque()
         # (actor, incarnation, sequence) of segments whose episode may go on, to the index of their last transition.
         self._open_ends: OrderedDict[tuple[int, int, int], int] = OrderedDict()
+        self._capacity_bytes = capacity_bytes or math.inf
+        self._frames_bytes = 0
         self.first_index = first_index
         """Index of the oldest transition held."""
         self._size = 0
@@ -82,8 +88,12 @@ class TransitionTable:
         segment.check_length(self._capacity)
         steps = len(segment)
         freed = []
-        while self._size + steps > self._capacity:
+        added_bytes = frame_bytes(steps, self._spec)
+        while self._size + steps > self._capacity or (
+            self._lengths and self._frames_bytes + added_bytes > self._capacity_bytes
+        ):
             freed.append(self.drop_oldest())
+        self._frames_bytes += added_bytes
         rows = self._take_rows(steps + 1)
         self._observations[rows] = segment.observations
         start = (self.first_index + self._size) % self._capacity
@@ -189,6 +199,7 @@ class TransitionTable:
         self._num_free_rows = freed + steps + 1
         self.first_index += steps
         self._size -= steps
+        self._frames_bytes -= frame_bytes(steps, self._spec)
         while self._open_ends and next(iter(self._open_ends.values())) < self.first_index:
             self._open_ends.popitem(last=False)
         return slots

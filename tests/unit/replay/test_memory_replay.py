@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from replay.codec import frame_bytes
 from replay.errors import (
     CorruptFrameError,
     InvalidSegmentError,
@@ -211,6 +212,22 @@ def test_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
 def test_without_a_journal_there_is_no_state():
     with pytest.raises(ReplayConfigError, match="keeps no journal"):
         make_replay().state()
+
+
+def test_capacity_in_bytes_holds_here_and_after_a_restart(tmp_path):
+    size = frame_bytes(4, SPEC)
+    options = {"capacity_bytes": 3 * size, "is_prioritised": True}
+    replay = MemoryReplay(SPEC, LIMITER, 100, tmp_path / "journal", **options)
+    for sequence in range(8):
+        replay.insert(make_segment(4, sequence=sequence, first=4 * sequence))
+        assert len(replay) == min(4 * sequence + 4, 12)
+    again = MemoryReplay.restore(SPEC, LIMITER, 100, tmp_path / "journal", replay.state(), **options)
+    for held in (replay, again):
+        assert held.take(0, 100)[0].reward.tolist() == list(range(20, 32))
+        assert held.take(0, 100)[0].indices.tolist() == list(range(20, 32))
+    # A segment that alone is larger than the limit is still taken, as on a server.
+    replay.insert(make_segment(40, sequence=8, first=100))
+    assert len(replay) == 40
 
 
 def test_imports_neither_redis_nor_ray():
