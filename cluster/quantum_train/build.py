@@ -16,6 +16,7 @@ from learner.quantum_train.policy import Policy, make_network, num_weights
 from learner.quantum_train.shots import ShotSource
 from learner.quantum_train.sources import ProbabilitySource
 from qpu_service.generator.backends import make_generator_backend
+from qpu_service.generator.types import GeneratorBackend
 from qpu_service.places import worker_places
 
 LEADER = -1
@@ -31,7 +32,12 @@ def make_learner(config: QuantumTrainRunConfig, spec: TaskSpec, agent_id: int) -
     shape = policy_shape(config, spec)
     seed = derive_seed(config.seed, Stream.LEARNER)
     policy = Policy(
-        shape, config.generator, config.parametrisation, seed=seed, source=_make_source(config, shape, agent_id)
+        shape,
+        config.generator,
+        config.parametrisation,
+        seed=seed,
+        source=_make_source(config, shape, agent_id),
+        latency_s=config.gradient.latency_s,
     )
     return OnPolicyLearner(policy, config.learning, seed=seed)
 
@@ -88,6 +94,7 @@ def check_backend(config: QuantumTrainRunConfig) -> None:
                 f"gradient.method exact needs the statevector backend, got backend {config.backend!r}; measure with "
                 "--gradient.method spsa or parameter_shift"
             )
+        make_generator_backend("statevector", device=os.environ.get("QPU_DEVICE")).close()
         return
     for agent_id in range(config.num_agents):
         _make_backend(config, agent_id).close()
@@ -105,7 +112,7 @@ def _make_source(config: QuantumTrainRunConfig, shape: PolicyShape, agent_id: in
     )
 
 
-def _make_backend(config: QuantumTrainRunConfig, agent_id: int):  # type: ignore[no-untyped-def]
+def _make_backend(config: QuantumTrainRunConfig, agent_id: int) -> GeneratorBackend:
     places = worker_places(config.backend or "statevector", os.environ.get("QPU_DEVICE"), config.num_agents)
     place = places[max(agent_id, 0) % len(places)]
     return make_generator_backend(place.backend, device=place.device)

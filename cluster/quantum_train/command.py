@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import statistics
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 import tyro
 
-from cluster.checkpoint import Checkpoint, load_newest
+from cluster.checkpoint import Checkpoint, has_checkpoints, load_newest
 from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from cluster.metrics import MetricsWriter
 from cluster.plot import draw_curve
@@ -30,6 +31,7 @@ from cluster.run_directory import RunDirectory, drop_rows_after, lock_run, make_
 from cluster.stop_request import StopRequest
 from qpu_service.backends.registry import backend_name_from_environment
 
+_log = logging.getLogger(__name__)
 _SHORT_FLAGS = {"--agents": "--num-agents", "--depth": "--generator.depth", "--shots": "--gradient.shots"}
 
 
@@ -78,10 +80,14 @@ def resume(path: Path, total_steps: int | None) -> int:
     if total_steps is not None:
         config = dataclasses.replace(config, total_steps=total_steps)
     with lock_run(run):
-        checkpoint = load_newest(run.checkpoints)
+        checkpoint = None
+        if has_checkpoints(run.checkpoints):
+            checkpoint = load_newest(run.checkpoints)
+        else:
+            _log.warning("%s ended before it had a checkpoint; it starts again from its first step", path)
         _check(config)
         for rows in (run.metrics, run.evaluations):
-            drop_rows_after(rows, int(checkpoint.scalars["env_step"]))
+            drop_rows_after(rows, -1 if checkpoint is None else int(checkpoint.scalars["env_step"]))
         return _run(config, run, checkpoint)
 
 

@@ -18,12 +18,14 @@ Sharing = Literal["gradients", "parameters", "federated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestConfig:
-    """Test rounds: the most probable action, seeds apart from training's."""
+    """Test rounds: seeds apart from training's."""
 
     period_rounds: int = 10
     """Rounds of training between two of them."""
     num_episodes: int = 20
     """Episodes in one."""
+    explore: bool = False
+    """Draw actions from the policy, as in training; else the most probable one is taken."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -233,7 +233,7 @@ def run_test_round(
                 tasks,
                 learner.policy,
                 seed=derive_seed(seed, Stream.EVALUATION_EPISODES, index),
-                explore=False,
+                explore=config.tests.explore,
                 observation_scale=config.observation_scale,
             )
             returns += batch.episode_returns

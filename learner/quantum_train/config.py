@@ -63,11 +63,15 @@ class GradientConfig:
     """Size of SPSA's simultaneous step."""
     spsa_samples: int = 8
     """Random directions that one SPSA gradient averages; two circuits each."""
+    latency_s: float = 0.0
+    """Every question to the circuit takes at least so long, as at a device; for measurements of scaling."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.shots < 1 or self.spsa_samples < 1 or self.spsa_step_rad <= 0:
             raise ValueError(f"shots and spsa_samples must be at least 1 and spsa_step_rad positive, got {self}")
+        if self.latency_s < 0:
+            raise ValueError(f"latency_s must be 0 or more, got {self.latency_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

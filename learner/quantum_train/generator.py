@@ -5,6 +5,7 @@ Axis legend: M weights, C circuits, A angles, N qubits of one circuit, K outcome
 Source: arXiv:2407.06103 and its released code; arXiv:2412.08845. Deviates: none with the defaults of GeneratorConfig.
 """
 
+import functools
 import itertools
 import math
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from learner.quantum_train.config import GeneratorConfig
-from learner.quantum_train.sources import ExactSource, ProbabilitySource, circuit_probabilities
+from learner.quantum_train.sources import ExactSource, ProbabilitySource, VersionedSource, circuit_probabilities
 from qpu_service.generator.circuit import GeneratorShape
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -45,15 +46,22 @@ class WeightGenerator(nn.Module):
         config: circuit and mapping.
         seed: of the initial angles and mapping.
         source: where probabilities come from; default: exact simulation.
+        latency_s: every question to the source takes at least so long.
     """
 
     def __init__(
-        self, num_weights: int, config: GeneratorConfig, *, seed: int, source: ProbabilitySource | None = None
+        self,
+        num_weights: int,
+        config: GeneratorConfig,
+        *,
+        seed: int,
+        source: ProbabilitySource | None = None,
+        latency_s: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_weights = num_weights
         self.shape, self.num_circuits = generator_shape(num_weights, config)
-        self.source = source or ExactSource(self.shape, self.num_circuits)
+        self.source = VersionedSource(source or ExactSource(self.shape, self.num_circuits), latency_s)
         self._config = config
         random = torch.Generator().manual_seed(seed)
         # The released code leaves its framework's start for angles: uniform over the circle.
@@ -78,8 +86,17 @@ class WeightGenerator(nn.Module):
             x = x**config.probability_exponent
         x = x[: self.num_weights]
         x = x - x.mean()
-        weights = self.mapping(torch.cat([self.digits, x[:, None]], dim=1)).squeeze(1)
+        inputs = torch.cat([self.digits, x[:, None]], dim=1)
+        weights = self._affine(inputs) if config.activation == "none" else self.mapping(inputs).squeeze(1)
         return config.weight_scale * (weights - weights.mean())
+
+    def _affine(self, inputs: Float[Tensor, "M D+1"]) -> Float[Tensor, "M"]:
+        """The mapping without activations: its layers are multiplied first, which costs nothing next to M rows each.
+
+        Biases shift every weight alike, and the mean is taken away: they need not be carried along.
+        """
+        chain = [layer.weight for layer in self.mapping if isinstance(layer, nn.Linear)]
+        return inputs @ functools.reduce(lambda product, weight: weight @ product, chain).squeeze(0)
 
     @property
     def num_trainable(self) -> int:

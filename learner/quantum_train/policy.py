@@ -70,6 +70,7 @@ class Policy(nn.Module):
         parametrisation: quantum_train, or classical for the control.
         seed: of all initial values.
         source: where probabilities come from; default: exact simulation.
+        latency_s: every question to the source takes at least so long.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class Policy(nn.Module):
         *,
         seed: int,
         source: ProbabilitySource | None = None,
+        latency_s: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = shape
         # Not a submodule: its parameters are places to fill, nothing of them is trained.
         self._network = [make_network(shape, torch.Generator().manual_seed(seed)).requires_grad_(False)]
         self.weights: WeightGenerator | DirectWeights = (
-            WeightGenerator(num_weights(self.network), generator, seed=seed, source=source)
+            WeightGenerator(num_weights(self.network), generator, seed=seed, source=source, latency_s=latency_s)
             if parametrisation == "quantum_train"
             else DirectWeights(self.network)
         )

@@ -3,6 +3,8 @@
 Axis legend: C circuits, A angles, N qubits, K outcomes (2^N).
 """
 
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,12 +56,49 @@ class ExactSource:
         """Nothing is random here."""
 
 
+class VersionedSource:
+    """Asks its source once per version of the angles: what acted is what the gradient is taken at.
+
+    Args:
+        source: exact or measuring.
+        latency_s: every question takes at least so long, as at a device; for measurements of scaling.
+        sleep: how to wait.
+    """
+
+    def __init__(
+        self, source: ProbabilitySource, latency_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._source, self._latency_s, self._sleep = source, latency_s, sleep
+        self._newest: tuple[np.ndarray, np.ndarray] | None = None
+
+    def probabilities(self, angles: Float[np.ndarray, "C A"]) -> Float[np.ndarray, "C K"]:
+        """See ProbabilitySource."""
+        if self._newest is None or not np.array_equal(self._newest[0], angles):
+            self._wait()
+            self._newest = (angles.copy(), self._source.probabilities(angles))
+        return self._newest[1]
+
+    def gradient(self, angles: Float[np.ndarray, "C A"], weights: Float[np.ndarray, "C K"]) -> Float[np.ndarray, "C A"]:
+        """See ProbabilitySource."""
+        self._wait()
+        return self._source.gradient(angles, weights)
+
+    def seek(self, seed: int) -> None:
+        """See ProbabilitySource; measured frequencies are forgotten."""
+        self._newest = None
+        self._source.seek(seed)
+
+    def _wait(self) -> None:
+        if self._latency_s > 0:
+            self._sleep(self._latency_s)
+
+
 class _Probabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, angles: Tensor, source: ProbabilitySource) -> Tensor:
         values = angles.detach().numpy().astype(np.float64)
         ctx.source, ctx.values = source, values
-        return torch.from_numpy(source.probabilities(values))
+        return torch.from_numpy(source.probabilities(values).copy())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
