@@ -154,7 +154,7 @@ def test_circuits_with_equal_angles_and_different_seeds_differ(backend: CircuitB
     assert len(np.unique(bits, axis=0)) == 64
 
 
-@pytest.mark.parametrize("count", [0, 1, 300])
+@pytest.mark.parametrize("count", [0, 1, 4096])
 def test_batches_of_any_size(backend: CircuitBackend, count: int) -> None:
     bits = backend.run(random_circuits(count, 4, 4, shots=2)).bits
     assert bits.shape == (count, 2, 4)
