@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -58,6 +58,8 @@ class MemoryReplay:
         self._sampled = 0
         self._policy_version = 0
         self._journal = SegmentJournal(journal) if journal is not None else None
+        # Where in the journal the segments held are.
+        self._offsets: deque[int] = deque()
 
     @classmethod
     def restore(
@@ -66,7 +68,7 @@ class MemoryReplay:
         limiter: RateLimiter,
         capacity: int,
         journal: Path,
-        state: Mapping[str, int],
+        state: Mapping[str, Any],
         *,
         run_id: str = "memory",
         capacity_bytes: int = 0,
@@ -82,15 +84,12 @@ class MemoryReplay:
         """
         replay = cls(spec, limiter, capacity, run_id=run_id, is_prioritised=is_prioritised)
         opened = SegmentJournal(journal, state["journal_offset"])
-        # The newest segments that fit are what a mirror would have kept; the older ones need not be read.
-        recent: deque[tuple[int, int]] = deque()
-        num_recent = 0
-        for position, head in opened.heads():
-            replay._count(head.actor_id, head.incarnation, head.sequence, head.steps)
-            recent.append((position, head.steps))
-            num_recent += head.steps
-            while num_recent > capacity:
-                num_recent -= recent.popleft()[1]
+        for actor_id, incarnation, sequence in state["sequences"]:
+            replay._count(actor_id, incarnation, sequence, 0)
+        replay._inserted, replay._longest = state["first_index"], state["longest"]
+        for offset, head in opened.heads(state["journal_first"]):
+            replay._inserted += head.steps
+            replay._offsets.append(offset)
         if replay._inserted != state["inserted"]:
             raise ReplayLostError(
                 f"{journal} holds {replay._inserted} transitions up to byte {opened.offset}, the checkpoint counts "
@@ -101,16 +100,16 @@ class MemoryReplay:
             capacity,
             capacity_bytes=capacity_bytes,
             is_prioritised=is_prioritised,
-            first_index=replay._inserted - num_recent,
+            first_index=state["first_index"],
         )
-        for frame in opened.frames(recent[0][0] if recent else opened.offset):
+        for frame in opened.frames(state["journal_first"]):
             replay._mirror.append(decode_segment(frame, spec, run_id))
         replay._journal = opened
         replay._sampled = state["sampled"]
         replay._policy_version = state["policy_version"]
         return replay
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint must keep to ``restore``; the journal is on the disk when this returns.
 
         Raises:
@@ -122,10 +121,19 @@ class MemoryReplay:
             )
         return {
             "journal_offset": self._journal.sync(),
+            "journal_first": self._offsets[0] if self._offsets else self._journal.offset,
+            "first_index": self._inserted - len(self),
+            "sequences": [[*identity, sequence] for identity, sequence in self._last_sequences.items()],
+            "longest": self._longest,
             "inserted": self._inserted,
             "sampled": self._sampled,
             "policy_version": self._policy_version,
         }
+
+    def forget_before(self, journal_first: int) -> None:
+        """No checkpoint whose state has a smaller ``journal_first`` will be restored: the journal may shed the rest."""
+        if self._journal is not None:
+            self._journal.drop_before(journal_first)
 
     def register_actor(self, actor_id: int) -> int:
         """Start of an actor: its incarnation, from 1."""
@@ -157,8 +165,15 @@ class MemoryReplay:
         is_new = segment.sequence == last + 1
         if is_new:
             if self._journal is not None:
-                self._journal.append(encode_segment(segment, self._spec, self._run_id))
+                self._offsets.append(self._journal.offset)
+                try:
+                    self._journal.append(encode_segment(segment, self._spec, self._run_id))
+                except BaseException:
+                    self._offsets.pop()
+                    raise
             self._mirror.append(segment)
+            while len(self._offsets) > self._mirror.num_segments:
+                self._offsets.popleft()
             self._count(segment.actor_id, segment.incarnation, segment.sequence, len(segment))
         return self._reply(is_new=is_new)
 

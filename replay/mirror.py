@@ -52,6 +52,11 @@ class Mirror:
         return len(self._table)
 
     @property
+    def num_segments(self) -> int:
+        """Segments held now."""
+        return self._table.num_segments
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the transitions held now take, without unused room."""
         return self._table.nbytes + (0 if self._priorities is None else self._priorities.tree.nbytes)

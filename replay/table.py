@@ -70,6 +70,11 @@ class TransitionTable:
         return self._size
 
     @property
+    def num_segments(self) -> int:
+        """Segments held now."""
+        return len(self._lengths)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the transitions held now take, without unused room."""
         row = self._spec.observation_size * 4

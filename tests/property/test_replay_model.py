@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import deque
 from itertools import count
 from urllib.parse import urlsplit
@@ -160,15 +161,25 @@ class ReplayMachine(RuleBasedStateMachine):
         self.learner.announce_policy_version(version)
         self.memory.announce_policy_version(version)
 
+    def refreshed(self) -> ReplayCounts:
+        """The learner's counters once server and learner agree; one whose connection was just cut has old ones."""
+        expected = ReplayCounts(inserted=self.inserted, sampled=self.sampled)
+        deadline_s = time.monotonic() + 5.0
+        while True:
+            counts = self.learner.refresh()
+            if (counts == expected == self.writer.poll().counts) or time.monotonic() > deadline_s:
+                return counts
+            time.sleep(0.01)
+
     @rule(batch_size=st.integers(1, 20), seed=st.integers(0, 9))
     def sample(self, batch_size, seed):
-        self.learner.refresh()
+        self.refreshed()
         assert self.learner.can_sample(batch_size) == self.memory.can_sample(batch_size)
         if self.learner.can_sample(batch_size):
             batches = [r.sample(batch_size, np.random.default_rng(seed)) for r in (self.learner, self.memory)]
             assert_same_batch(*batches)
             self.sampled += batch_size
-            self.learner.refresh()
+            self.refreshed()
 
     @rule()
     def restart_the_learner(self):
@@ -186,7 +197,7 @@ class ReplayMachine(RuleBasedStateMachine):
     @invariant()
     def everything_held_is_the_same(self):
         counts = ReplayCounts(inserted=self.inserted, sampled=self.sampled)
-        assert self.learner.refresh() == counts
+        assert self.refreshed() == counts
         assert self.memory.refresh() == counts
         expected = [reward for segment in self.held for reward in segment.rewards]
         for replay in (self.learner, self.memory):

@@ -140,7 +140,7 @@ def test_half_written_tail_is_cut_off(tmp_path):
     with journal.open("ab") as file:
         file.write(b"\xff\xff\xff\x7fHDQS")
     assert len(MemoryReplay.restore(SPEC, LIMITER, 20, journal, state)) == 6
-    assert journal.stat().st_size == state["journal_offset"]
+    assert journal.stat().st_size == 16 + state["journal_offset"]
 
 
 def test_short_journal_is_a_lost_replay(tmp_path):
@@ -161,9 +161,13 @@ def test_damaged_journal_is_refused(tmp_path):
     state = original.state()
     original.close()
     damaged = bytearray(journal.read_bytes())
-    damaged[0:4] = b"\xff\xff\xff\x7f"
+    damaged[16:20] = b"\xff\xff\xff\x7f"
     journal.write_bytes(damaged)
-    with pytest.raises(CorruptFrameError, match="is damaged at byte 0: a record of 2147483647 bytes"):
+    with pytest.raises(CorruptFrameError, match="is damaged at byte 16: a record of 2147483647 bytes"):
+        MemoryReplay.restore(SPEC, LIMITER, 20, journal, state)
+    damaged[0:4] = b"HDQS"
+    journal.write_bytes(damaged)
+    with pytest.raises(CorruptFrameError, match="expected a journal of version 2"):
         MemoryReplay.restore(SPEC, LIMITER, 20, journal, state)
 
 
@@ -238,3 +242,60 @@ def test_imports_neither_redis_nor_ray():
         "import sys, replay.memory_replay; sys.exit(sum(m in sys.modules for m in ('redis', 'ray', 'torch', 'numba')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_journal_stays_bounded_and_every_kept_checkpoint_restores(tmp_path, monkeypatch):
+    """Three checkpoints are kept, as in a run; 400 segments into a replay of five."""
+    monkeypatch.setattr("replay.journal._MIN_DROPPED_BYTES", 0)
+    journal = tmp_path / "journal"
+    replay = make_replay(capacity=20, journal=journal)
+    kept, sizes, rng = [], [], np.random.default_rng(0)
+    for sequence in range(400):
+        fill(replay, [sequence])
+        if sequence % 3:
+            continue
+        batch = replay.sample(16, np.random.default_rng(sequence))
+        kept = [*kept, (replay.state(), batch, sequence)][-3:]
+        replay.forget_before(kept[0][0]["journal_first"])
+        sizes.append(journal.stat().st_size)
+        if rng.random() < 0.2:
+            # Resumed, from the newest checkpoint or an older one.
+            replay.close()
+            del kept[rng.integers(1, len(kept) + 1) :]
+            state, batch, at = kept[-1]
+            replay = MemoryReplay.restore(SPEC, LIMITER, 20, journal, state)
+            assert_same_batch(replay.sample(16, np.random.default_rng(at)), batch)
+            fill(replay, range(at + 1, sequence + 1))
+    assert max(sizes) < 6 * 20 * frame_bytes(1, SPEC)
+    assert replay.insert(make_segment(sequence=399)).is_new is False
+    with pytest.raises(SequenceGapError):
+        replay.insert(make_segment(sequence=401))
+
+
+def test_a_checkpoint_whose_transitions_were_shed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("replay.journal._MIN_DROPPED_BYTES", 0)
+    journal = tmp_path / "journal"
+    replay = make_replay(journal=journal)
+    fill(replay, range(3))
+    old = replay.state()
+    fill(replay, range(3, 60))
+    replay.forget_before(replay.state()["journal_first"])
+    replay.close()
+    with pytest.raises(ReplayLostError, match="but the checkpoint was written at"):
+        MemoryReplay.restore(SPEC, LIMITER, 20, journal, old)
+
+
+def test_a_disk_without_room_puts_shedding_off(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("replay.journal._MIN_DROPPED_BYTES", 0)
+    journal = tmp_path / "journal"
+    replay = make_replay(journal=journal)
+    fill(replay, range(60))
+    size = journal.stat().st_size
+    (tmp_path / "journal.new").mkdir()
+    replay.forget_before(replay.state()["journal_first"])
+    assert journal.stat().st_size == size
+    assert "old transitions stay" in caplog.text
+    fill(replay, range(60, 62))
+    (tmp_path / "journal.new").rmdir()
+    replay.forget_before(replay.state()["journal_first"])
+    assert journal.stat().st_size < size / 2
