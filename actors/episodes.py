@@ -48,7 +48,7 @@ def run_episodes(
         outputs = _outputs(policy, observation)
         actions, log_probabilities = choose(policy, outputs, rng, explore=explore)
         still_running = []
-        for row, index in enumerate(running):
+        for row, index in enumerate(running.tolist()):
             task, episode = tasks[index], episodes[index]
             after, reward, terminated, truncated = task.step(to_environment(policy, actions[row]))
             episode.observations.append(observation[row])

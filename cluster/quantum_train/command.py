@@ -29,6 +29,7 @@ from cluster.quantum_train.training import TeamTraining
 from cluster.ray_address import existing_address
 from cluster.run_directory import RunDirectory, drop_rows_after, lock_run, make_run_directory
 from cluster.stop_request import StopRequest
+from learner.quantum_train.generator import WeightGenerator
 from qpu_service.backends.registry import backend_name_from_environment
 
 _log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def _headline(config: QuantumTrainRunConfig, session: TeamSession, run: RunDirec
     num_trained = sum(parameter.numel() for parameter in policy.parameters())
     num_weights = sum(parameter.numel() for parameter in policy.network.parameters())
     how = "trained directly"
-    if config.parametrisation == "quantum_train":
+    if isinstance(policy.weights, WeightGenerator):
         shape, count = policy.weights.shape, policy.weights.num_circuits
         how = (
             f"from {num_trained:,} trained numbers ({count} circuit(s) {shape.family}, {shape.num_qubits} qubits, "

@@ -12,7 +12,7 @@ from cluster.config import CheckpointConfig, build
 from cluster.errors import ConfigError
 from learner.quantum_train.config import GeneratorConfig, GradientConfig, LearningConfig, Parametrisation
 
-METHOD = "quantum_train"
+METHOD: Literal["quantum_train"] = "quantum_train"
 Sharing = Literal["gradients", "parameters", "federated"]
 
 

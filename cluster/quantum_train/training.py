@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 from actors.on_policy_agent import RolloutReport
 from cluster.errors import RunFailedError
@@ -65,7 +66,7 @@ class TeamTraining:
         """Parameters that differ: the shared ones, or every agent's own in a federation."""
         if self._config.sharing == "federated":
             return [state.vector for state in self.states]
-        return [np.mean([state.vector for state in self.states], axis=0, dtype=np.float64).astype(np.float32)]
+        return [_mean([state.vector for state in self.states])]
 
     def _share_gradients(self, team: Team, seeds: dict[int, int]) -> RoundReport:
         reports = team.collect(self.states[0].vector, seeds)
@@ -74,8 +75,7 @@ class TeamTraining:
         for _ in range(self._config.learning.num_epochs):
             gradients = team.gradients(self.states[0].vector, answering)
             answering = _somebody(sorted(gradients))
-            mean = np.mean([gradients[agent_id] for agent_id in answering], axis=0, dtype=np.float64)
-            gradient = self._learner.clip(mean.astype(np.float32))
+            gradient = self._learner.clip(_mean([gradients[agent_id] for agent_id in answering]))
             norm = float(np.linalg.norm(gradient[self._of_policy]))
             self.states[0] = adam_step(self.states[0], gradient, self._rates)
         return RoundReport(reports, norm)
@@ -95,6 +95,11 @@ class TeamTraining:
                 vector = np.where(self._is_shared, averaged[0].vector, own.vector)
                 self.states[agent_id] = dataclasses.replace(own, vector=vector)
         return RoundReport({agent_id: answers[agent_id][0] for agent_id in answering}, None)
+
+
+def _mean(vectors: list[np.ndarray]) -> Float32[np.ndarray, "P"]:
+    mean: np.ndarray = np.mean(np.stack(vectors), axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def _somebody(answering: list[int]) -> list[int]:

@@ -80,7 +80,7 @@ class GeneratedWeights:
         """Carry the module's gradients to angles and mapping, step there, generate anew."""
         self._optimizer.zero_grad()
         gradient = torch.cat([_gradient_of(parameter) for parameter in self._parameters])
-        (self.generator() * self._scale).backward(gradient)  # type: ignore[no-untyped-call]
+        (self.generator() * self._scale).backward(gradient)
         self._optimizer.step()
         self.fill()
 
