@@ -20,6 +20,7 @@ from typing import IO, Literal, Self
 
 from replay.directory_lock import Deadline, lock_owner, lock_server, server_lives, write_pid
 from replay.errors import ReplayConfigError, ReplayError, ReplayUnreachableError
+from replay.file_sync import FileSync
 from replay.redis_session import RedisSession
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class EmbeddedServer:
     pid: int
     directory: Path
     _owner_lock: IO[str] = field(repr=False)
+    _sync: FileSync | None = field(default=None, repr=False)
 
     @classmethod
     def start(
@@ -90,11 +92,13 @@ class EmbeddedServer:
                 "listens everywhere would also listen to the internet"
             )
         directory.mkdir(parents=True, exist_ok=True)
+        # Who syncs the file every second is FileSync, which says why.
+        settings = [f"maxmemory {maxmemory_bytes or 0}", f"appendfsync {'always' if fsync == 'always' else 'no'}"]
         owner_lock = lock_owner(directory)
         deadline = Deadline(clock() + ready_timeout_s, clock, sleep)
         try:
             for attempt in range(_PORT_ATTEMPTS):
-                url = _write_config(directory, host, [f"maxmemory {maxmemory_bytes or 0}", f"appendfsync {fsync}"])
+                url = _write_config(directory, host, settings)
                 try:
                     pid = _spawn(directory, url, deadline)
                     break
@@ -105,7 +109,8 @@ class EmbeddedServer:
             owner_lock.close()
             raise
         logger.info("replay server with pid %d keeps its data in %s", pid, directory)
-        return cls(url=url, pid=pid, directory=directory, _owner_lock=owner_lock)
+        sync = FileSync(directory) if fsync == "everysec" else None
+        return cls(url=url, pid=pid, directory=directory, _owner_lock=owner_lock, _sync=sync)
 
     def restart(self, *, ready_timeout_s: float = 120.0) -> None:
         """Start again after the server died, at the same address with the same password, so that clients reconnect.
@@ -121,6 +126,8 @@ class EmbeddedServer:
     def stop(self, timeout_s: float = 60.0) -> None:
         """Close the append-only file cleanly and end the server; calling it twice is fine."""
         self._end_process(timeout_s)
+        if self._sync is not None:
+            self._sync.stop()
         self._owner_lock.close()
 
     def is_running(self) -> bool:

@@ -43,6 +43,7 @@ class RedisReplay:
         self._inserted = ring.counts.inserted
         self._sampled = ring.counts.sampled
         self._pushed_sampled = ring.counts.sampled
+        self._unannounced: int | None = None
         self._session.call(lambda _: self._tail.catch_up(ring))
 
     @classmethod
@@ -126,8 +127,17 @@ class RedisReplay:
         return self._writer.poll()
 
     def announce_policy_version(self, version: int) -> None:
-        """The newest published version of the policy parameters, which every reply then reports."""
-        self._session.call(self._dataset.read(policy_version=version))
+        """The newest published version, which every reply then reports; a server that is away hears of it later.
+
+        Whoever publishes may be the one who starts the server again, so this never waits for it.
+        """
+        self._unannounced = version
+        try:
+            self._exchange()
+        except CredentialsRefusedError:
+            raise
+        except (ReplayUnreachableError, ReplayFullError) as error:
+            logger.warning("version %d is announced once the replay server is back: %s", version, error)
 
     def set_sampled(self, sampled: int) -> None:
         """Set the lifetime counter of samples, as after loading a checkpoint."""
@@ -201,15 +211,16 @@ class RedisReplay:
         self._writer.close()
 
     def _exchange(self) -> RingState:
-        """Counters from the server, and our own to the server where they changed."""
-        sampled, marked_index = self._sampled, self._tail.last_index
-        if sampled != self._pushed_sampled:
+        """Counters from the server, and our own and the version to the server where they changed."""
+        sampled, version, marked_index = self._sampled, self._unannounced, self._tail.last_index
+        if sampled != self._pushed_sampled or version is not None:
+            read = self._dataset.read(sampled=sampled, policy_version=version, marked_index=marked_index)
             try:
-                ring = self._session.attempt(self._dataset.read(sampled=sampled, marked_index=marked_index))
+                ring = self._session.attempt(read)
             except ReplayFullError:
                 # A full server refuses even this write; reading still works, and writers are stopped anyway.
                 pass
             else:
-                self._pushed_sampled = sampled
+                self._pushed_sampled, self._unannounced = sampled, None
                 return ring
         return self._session.attempt(self._dataset.read(marked_index=marked_index))

@@ -125,11 +125,16 @@ def test_the_learner_outlives_an_outage(tmp_path, caplog):
         assert "sampling goes on from memory for up to 30 s" in caplog.text
         assert learner.can_sample(8)
         learner.sample(8, np.random.default_rng(0))
+        # Whoever publishes may be the one who has to start the server again.
+        started = time.monotonic()
+        learner.announce_policy_version(5)
+        assert time.monotonic() - started < 5
         server.restart()
         deadline = time.monotonic() + 5
         while learner.refresh() and learner._away_since is not None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert learner.poll().counts == ReplayCounts(inserted=12, sampled=8)
+        assert learner.poll().policy_version == 5
 
 
 @pytest.mark.parametrize("num_new", [1, 6], ids=["fewer than before", "more than before"])
