@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     # A benchmark may have options of its own; only the one that was named is imported.
     named = next((argument for argument in arguments if argument in BENCHMARKS), None)
     module = importlib.import_module(f"benchmarks.{named}") if named else None
-    if hasattr(module, "add_arguments"):
+    if module is not None and hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     parsed = parser.parse_args(arguments)
     options = {name: value for name, value in vars(parsed).items() if name not in ("name", "json")}

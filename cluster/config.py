@@ -62,7 +62,7 @@ class RunConfig:
     device: str = "auto"
     """Torch device of the learner: auto, cpu, cuda, cuda:1, …"""
     compile: bool = True
-    """Take the fastest path for that device: compiled kernels on a CPU. Same numbers to round-off; plain torch if off."""
+    """Take the fastest path for that device: compiled kernels on a CPU. Off is plain torch, the same to round-off."""
     num_threads: int | None = None
     """Torch threads of the learner; default: every core but one, which actors and services need."""
     publish_period_updates: int = 8

@@ -1,8 +1,6 @@
 """The IBM backend on simulated devices, for real: local testing mode, no network, no money. About 10 s."""
 
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +11,9 @@ import pytest
 from scipy.stats import chi2
 
 from qpu_service.backends.registry import make_backend
-from qpu_service.budget import BudgetLimits
 from qpu_service.errors import BackendUnavailableError, BudgetExceededError, InvalidCircuitError
 from qpu_service.ibm import redaction
-from qpu_service.ibm.config import IBMConfig, config_from_environment, default_journal_dir
+from qpu_service.ibm.config import IBMConfig
 from qpu_service.ibm.connect import make_ibm_backend
 from qpu_service.ibm.local import LocalRuntime
 from qpu_service.ibm.samplers import sampler_class
@@ -201,68 +198,6 @@ def test_the_clients_loggers_stay_above_debug() -> None:
     assert not logging.getLogger("qiskit_ibm_runtime.api.session").isEnabledFor(logging.DEBUG)
 
 
-def test_settings_come_from_the_environment(tmp_path: Path) -> None:
-    config = config_from_environment(
-        None,
-        {
-            "QPU_DEVICE": "ibm_fez",
-            "QPU_MODE": "batch",
-            "QPU_SAMPLER": "executor",
-            "QPU_FRACTIONAL_GATES": "1",
-            "QPU_READOUT_MITIGATION": "1",
-            "QPU_DEADLINE_SECONDS": "60",
-            "QPU_BUDGET_SECONDS": "12.5",
-            "QPU_BUDGET_JOBS": "3",
-            "QPU_JOURNAL_DIR": str(tmp_path),
-            "QPU_REP_DELAY_SECONDS": "0.0001",
-        },
-    )
-    assert config == IBMConfig(
-        device="ibm_fez",
-        mode="batch",
-        sampler="executor",
-        use_fractional_gates=True,
-        corrects_readout=True,
-        deadline_s=60.0,
-        budget=BudgetLimits(seconds=12.5, jobs=3),
-        journal_dir=tmp_path,
-        repetition_delay_s=0.0001,
-    )
-    assert not config.is_local
-
-
-def test_an_empty_environment_is_the_least_busy_device_in_job_mode() -> None:
-    config = config_from_environment(None, {"QPU_DEVICE": " "})
-    assert config == IBMConfig()
-    assert (config.device, config.mode, config.has_budget) == (None, "job", False)
-
-
-def test_an_argument_overrides_the_environments_device() -> None:
-    assert config_from_environment("fake_fez", {"QPU_DEVICE": "ibm_fez"}).device == "fake_fez"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("QPU_MODE", "turbo", "mode must be one of job, batch, session, got 'turbo'"),
-        ("QPU_SAMPLER", "old", "sampler must be one of auto, legacy, executor"),
-        ("QPU_FRACTIONAL_GATES", "maybe", "QPU_FRACTIONAL_GATES must be 1 or 0, got 'maybe'"),
-        ("QPU_BUDGET_SECONDS", "ten", "QPU_BUDGET_SECONDS must be a number, got 'ten'"),
-        ("QPU_BUDGET_SECONDS", "-1", "must be finite and 0 or more, got -1.0"),
-        ("QPU_DEADLINE_SECONDS", "0", "deadline_s must be positive"),
-        ("QPU_REP_DELAY_SECONDS", "-1", "repetition_delay_s must be 0 or more"),
-    ],
-)
-def test_impossible_settings_are_refused(name: str, value: str, message: str) -> None:
-    with pytest.raises(BackendUnavailableError, match=message):
-        config_from_environment("fake_fez", {name: value})
-
-
-def test_the_journal_has_a_home(tmp_path: Path) -> None:
-    assert default_journal_dir({"XDG_STATE_HOME": str(tmp_path)}) == tmp_path / "hdqnn-rl" / "ibm"
-    assert default_journal_dir({}) == Path.home() / ".local" / "state" / "hdqnn-rl" / "ibm"
-
-
 def test_a_budget_also_binds_simulated_jobs() -> None:
     backend = local("ideal_torino", QPU_BUDGET_JOBS="1")
     backend.run(random_circuits(1, 3, 2, seed=1))
@@ -301,13 +236,3 @@ def test_jobs_hold_at_most_what_ibm_allows() -> None:
 def test_a_circuit_that_fits_into_no_job_is_refused() -> None:
     with pytest.raises(InvalidCircuitError, match="circuit 1 with 5 instructions and 3 shots does not fit"):
         split_into_jobs(np.array([[1], [26_800_001]]), np.array([4, 5]), 3)
-
-
-def test_importing_the_settings_imports_no_quantum_package() -> None:
-    code = (
-        "import sys, qpu_service.ibm.config, qpu_service.ibm.usage, qpu_service.retry, qpu_service.budget, "
-        "qpu_service.job_journal, qpu_service.readout;"
-        "print(sorted({'qiskit', 'qiskit_aer', 'qiskit_ibm_runtime'} & set(sys.modules)))"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "[]"
