@@ -21,6 +21,7 @@ from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import RunFailedError
 from cluster.metrics import MetricsWriter
+from cluster.node_watch import NodeWatch
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.qpu_crew import QPUCrew
@@ -105,7 +106,9 @@ def _train(
     crew = Crew(start_actor, config.actors.num_actors, deadline_s=waits.actor_s)
 
     def publish(parameters: VersionedParameters) -> None:
-        publish_parameters(board, parameters)
+        publish_parameters(board, parameters, node.poll)
+    node = NodeWatch.of_this_process()
+
         replay.announce_policy_version(parameters.version)
 
     session = Session(
@@ -126,7 +129,7 @@ def _train(
         if checkpoint is None:
             # From here on a run can be resumed, whenever it dies.
             session.save()
-        _loop(session, crew, qpu, replay, server, should_stop)
+        _loop(session, crew, qpu, replay, (node, ServerWatch(server)), should_stop)
         if not session.is_done:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
             session.save()
@@ -137,7 +140,7 @@ def _train(
         while session.learn(_UPDATES_PER_TICK):
             session.tick()
         session.finish()
-    except BudgetExceededError as error:
+    except (BudgetExceededError, RunFailedError) as error:
         session.save()
         raise RunFailedError(f"{error}. Everything is saved; then: hdqnn resume {run.path}") from error
     finally:
@@ -155,12 +158,13 @@ def _loop(
     crew: Crew,
     qpu: QPUCrew | None,
     replay: RedisReplay,
-    server: EmbeddedServer | None,
+    watches: Sequence[NodeWatch | ServerWatch],
     should_stop: Callable[[], bool],
 ) -> None:
-    timings, watch = _Timings(), ServerWatch(server)
+    timings = _Timings()
     while not session.is_done and not should_stop():
-        watch.poll()
+        for watch in watches:
+            watch.poll()
         reports = crew.poll()
         for report in reports:
             session.add_episodes(report.episodes)

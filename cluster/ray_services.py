@@ -1,7 +1,7 @@
 """Ray handles behind the interfaces that the plain classes know: QPU service and parameter board."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -20,6 +20,7 @@ from qpu_service.worker_stats import WorkerStats
 
 _RETRY_PAUSE_S = 0.2
 _BOARD_TIMEOUT_S = 120.0
+_PUBLISH_TIMEOUT_S = 30.0
 
 
 class QPUActor:
@@ -130,8 +131,13 @@ class RayParameterSource:
         return newest
 
 
-def publish_parameters(board: Any, parameters: VersionedParameters) -> None:
+def publish_parameters(board: Any, parameters: VersionedParameters, check: Callable[[], None] = lambda: None) -> None:
     """Put a version on the board; one that has died is waited for, because Ray starts it again.
+
+    Args:
+        board: the actor.
+        parameters: a board ignores one that it has.
+        check: called while the board stays away; raises where waiting is no use.
 
     Raises:
         RunFailedError: if it stays away.
@@ -139,13 +145,14 @@ def publish_parameters(board: Any, parameters: VersionedParameters) -> None:
     deadline_s = time.monotonic() + _BOARD_TIMEOUT_S
     while True:
         try:
-            ray.get(board.publish.remote(parameters), timeout=_BOARD_TIMEOUT_S)
+            ray.get(board.publish.remote(parameters), timeout=_PUBLISH_TIMEOUT_S)
         except (ActorDiedError, ActorUnavailableError, GetTimeoutError) as error:
             if time.monotonic() > deadline_s:
                 raise RunFailedError(
                     f"the parameter board has not come back within {_BOARD_TIMEOUT_S:.0f} s: {error}. "
                     "Go on with `hdqnn resume`"
                 ) from error
+            check()
             time.sleep(_RETRY_PAUSE_S)
         else:
             return
