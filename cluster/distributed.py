@@ -105,10 +105,10 @@ def _train(
     start_actor = _actor_starter(config, spec, runtime, address, make_sampler, board)
     crew = Crew(start_actor, config.actors.num_actors, deadline_s=waits.actor_s)
 
-    def publish(parameters: VersionedParameters) -> None:
-        publish_parameters(board, parameters, node.poll)
     node = NodeWatch.of_this_process()
 
+    def publish(parameters: VersionedParameters) -> None:
+        publish_parameters(board, parameters, node.poll)
         replay.announce_policy_version(parameters.version)
 
     session = Session(
