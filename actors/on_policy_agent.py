@@ -78,8 +78,10 @@ class OnPolicyAgent:
         report = self.collect(state.vector, seed)
         rates = self.learner.learning_rates()
         for _ in range(self.learner.config.num_epochs):
-            self.learner.load(state.vector)
-            state = adam_step(state, self.learner.clip(self.learner.gradient()), rates)
+            gradient = self.gradient(state.vector)
+            if not gradient.any():
+                break  # the policy has moved as far as one round may move it
+            state = adam_step(state, self.learner.clip(gradient), rates)
         return report, state
 
     def close(self) -> None:

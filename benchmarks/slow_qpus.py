@@ -36,26 +36,21 @@ def run(
     Returns:
         Per way of sharing and number of agents: episodes and rounds per second, and the gain over one agent.
     """
-    results = []
+    results: list[dict[str, Any]] = []
+    sharings: tuple[Sharing, ...] = ("gradients", "parameters")
     with ray_runtime() as runtime:
-        for sharing in ("gradients", "parameters"):
-            base: float | None = None
-            for count in agents:
-                config = _config(count, sharing, latency_s)
-                team = RayTeam(config, runtime.actor_options)
-                try:
-                    rate = _episodes_per_s(config, team, rounds, warm_up_rounds)
-                finally:
-                    team.close()
-                base = rate if base is None else base
-                results.append(
-                    {
-                        "sharing": sharing,
-                        "agents": count,
-                        "episodes_per_s": round(rate, 2),
-                        "gain": round(rate / base, 2),
-                    }
-                )
+        # One set of processes for all: a smaller team asks only some of them.
+        team = RayTeam(_config(max(agents), "gradients", latency_s), runtime.actor_options)
+        try:
+            for sharing in sharings:
+                for count in agents:
+                    rate = _episodes_per_s(_config(count, sharing, latency_s), team, rounds, warm_up_rounds)
+                    results.append({"sharing": sharing, "agents": count, "episodes_per_s": rate})
+        finally:
+            team.close()
+    alone = {row["sharing"]: row["episodes_per_s"] for row in results if row["agents"] == min(agents)}
+    for row in results:
+        row["gain"] = row["episodes_per_s"] / alone[row["sharing"]] * min(agents)
     return {
         "latency_s": latency_s,
         "questions_per_round": 2,

@@ -76,6 +76,8 @@ class TeamTraining:
             gradients = team.gradients(self.states[0].vector, answering)
             answering = _somebody(sorted(gradients))
             gradient = self._learner.clip(_mean([gradients[agent_id] for agent_id in answering]))
+            if not gradient.any():
+                break  # the policy has moved as far as one round may move it
             norm = float(np.linalg.norm(gradient[self._of_policy]))
             self.states[0] = adam_step(self.states[0], gradient, self._rates)
         return RoundReport(reports, norm)

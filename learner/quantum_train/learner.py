@@ -94,12 +94,17 @@ class OnPolicyLearner:
         self._tensors["targets"] = torch.from_numpy(targets)
 
     def gradient(self) -> Float32[np.ndarray, "P"]:
-        """Gradient of the loss on the prepared episodes; generates the weights once."""
+        """Gradient of the loss on the prepared episodes; generates the weights once.
+
+        All zeros where the policy has moved further from the one that acted than ``max_kl`` allows.
+        """
         config, policy, data = self.config, self.policy, self._tensors
         for _, parameter in self._named:
             parameter.grad = None
         outputs = policy.outputs(policy.generate(), data["observations"])
         chosen = log_probability(policy, outputs, data["actions"])
+        if config.max_kl is not None and _divergence(chosen, data["old"]) > config.max_kl:
+            return np.zeros(sum(parameter.numel() for _, parameter in self._named), np.float32)
         if self._value is None:
             loss = reinforce_loss(chosen, data["weights"])
         else:
@@ -119,6 +124,12 @@ class OnPolicyLearner:
         norm = float(np.linalg.norm(gradient[policy]))
         scale = min(1.0, self.config.max_gradient_norm / (norm + 1e-12))
         return np.where(policy, gradient * np.float32(scale), gradient)
+
+
+def _divergence(chosen: Tensor, old: Tensor) -> float:
+    """Estimate of KL(old ‖ new) from actions of the old policy, never negative: mean of r − 1 − log r."""
+    log_ratio = chosen.detach() - old
+    return float((torch.exp(log_ratio) - 1 - log_ratio).mean())
 
 
 def _gradient_of(parameter: nn.Parameter) -> np.ndarray:
