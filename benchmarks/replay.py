@@ -1,7 +1,7 @@
 """What the replay costs at Humanoid's sizes, beside TorchRL's, Stable-Baselines3's and RLlib's on the same machine.
 
-Inserts go through a real server with its append-only file on, from segments of 64 steps. Every figure is that of the
-best of a few rounds, ours and theirs alike: other programs of the machine only ever make a round slower.
+Inserts go through a real server with its append-only file on, from segments of 64 steps, 16 per request. Every figure
+is that of the best of ten rounds, ours and theirs alike: other programs of the machine only ever make a round slower.
 """
 
 import argparse
@@ -31,23 +31,23 @@ from replay.types import Segment, TransitionSpec
 HUMANOID = TransitionSpec(observation_size=376, action_size=17, circuit_parameters_size=220, num_bits=10)
 CLASSICAL = TransitionSpec(observation_size=376, action_size=17)
 _STEPS = 64
-_SEGMENTS_PER_INSERT = 4
+_SEGMENTS_PER_INSERT = 16
 _BATCH = 256
 _SERVER_CAPACITY = 32_000
-_ROUNDS = 5
+_ROUNDS = 10
 _PEER_TIMEOUT_S = 580.0
 _LIMITER = SampleToInsertRatio(float(_BATCH), 1, 1e12)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``hdqnn bench replay``."""
-    parser.add_argument("--num-transitions", type=int, default=32_000, help="inserted per round")
+    parser.add_argument("--num-transitions", type=int, default=16_000, help="inserted per round")
     parser.add_argument("--mirror-transitions", type=int, default=1_000_000, help="held by the mirror (and SB3)")
     parser.add_argument("--peer-python", help="a Python with torchrl, stable-baselines3 and ray[rllib]; none: no peers")
 
 
 def run(
-    *, num_transitions: int = 32_000, mirror_transitions: int = 1_000_000, peer_python: str | None = None
+    *, num_transitions: int = 16_000, mirror_transitions: int = 1_000_000, peer_python: str | None = None
 ) -> dict[str, Any]:
     """Measure one writer, one learner and the peers, one after the other, over loopback.
 
@@ -57,17 +57,18 @@ def run(
         peer_python: interpreter of the peers; None measures ours alone.
 
     Returns:
-        ``insert_transitions_per_s`` through the server; ``insert_round_trip_ms`` of one segment;
+        ``load_average_at_start``: figures with more programs than cores are too slow. ``insert_transitions_per_s``
+        through the server, and processor time of both sides; ``insert_round_trip_ms`` of one segment;
         ``read_transitions_per_s`` of a learner that starts; ``idle_refresh_ms``; ``server_sample_256_ms``;
         ``sample_256_ms`` and the same with five-step returns, by priority (drawing and updating), and of transitions
         without circuit as the peers hold them; bytes per transition in the server, a frame and the mirror; ``peers``,
         and ``ratios`` of theirs to ours, above 1 where ours is faster.
     """
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"load_average_at_start": os.getloadavg()[0], "num_cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer.start(Path(directory)) as server:
         results |= _server_figures(server.url, num_transitions)
         if peer_python is not None:
-            results["peers"] = {"torchrl": _peer(peer_python, "torchrl", 4_096, REDIS_URL=server.url)}
+            results["peers"] = {"torchrl": _peer(peer_python, "torchrl", 2_048, REDIS_URL=server.url)}
     results |= _mirror_figures(mirror_transitions)
     if peer_python is not None:
         results["peers"]["sb3"] = _peer(peer_python, "sb3", mirror_transitions)
@@ -82,12 +83,14 @@ def _server_figures(url: str, num_transitions: int) -> dict[str, float]:
     writer = RedisWriter.connect(url, "benchmark", HUMANOID, _LIMITER, _SERVER_CAPACITY)
     empty_bytes = _used_bytes(url)
     sequence, rates = 0, []
+    own_s, server_s = time.process_time(), _server_seconds(url)
     for _ in range(_ROUNDS):
         started, first = time.monotonic(), sequence
         while (sequence - first) * _STEPS < num_transitions:
             writer.insert_many([replace(segment, sequence=sequence + i) for i in range(_SEGMENTS_PER_INSERT)])
             sequence += _SEGMENTS_PER_INSERT
         rates.append((sequence - first) * _STEPS / (time.monotonic() - started))
+    own_s, server_s = time.process_time() - own_s, _server_seconds(url) - server_s
     started = time.monotonic()
     learner = RedisReplay.connect(url, "benchmark", HUMANOID, _LIMITER, _SERVER_CAPACITY)
     read_s = time.monotonic() - started
@@ -96,10 +99,12 @@ def _server_figures(url: str, num_transitions: int) -> dict[str, float]:
     results = {
         "insert_transitions_per_s": max(rates),
         "insert_transitions_per_s_slowest_round": min(rates),
+        "insert_writer_cpu_us_per_transition": own_s * 1e6 / (sequence * _STEPS),
+        "insert_server_cpu_us_per_transition": server_s * 1e6 / (sequence * _STEPS),
         "insert_round_trip_ms": _best_ms(lambda: writer.insert(replace(segment, sequence=next(sequences))), 40),
         "read_transitions_per_s": len(learner) / read_s,
         "idle_refresh_ms": _best_ms(learner.refresh, 100),
-        "server_sample_256_ms": _best_ms(lambda: sampler.sample(_BATCH, rng), 100),
+        "server_sample_256_ms": _best_ms(lambda: sampler.sample(_BATCH, rng), 40),
         "redis_bytes_per_transition": (_used_bytes(url) - empty_bytes) / len(learner),
         "frame_bytes_per_transition": len(encode_segment(segment, HUMANOID, "benchmark")) / _STEPS,
     }
@@ -111,19 +116,18 @@ def _server_figures(url: str, num_transitions: int) -> dict[str, float]:
 def _mirror_figures(num_transitions: int) -> dict[str, float]:
     rng = np.random.default_rng(1)
     five_steps = SampleRule(n_step=5, discount_factor=0.99)
-    # One after the other: two of a million transitions may not fit the machine.
     mirror = _full_mirror(CLASSICAL, num_transitions)
-    results = {"sample_256_without_circuit_ms": _best_ms(lambda: mirror.sample(_BATCH, rng), 300)}
+    results = {"sample_256_without_circuit_ms": _best_ms(lambda: mirror.sample(_BATCH, rng), 200)}
     mirror = _full_mirror(HUMANOID, num_transitions, is_prioritised=True)
 
     def sample_and_update() -> None:
         batch = mirror.sample(_BATCH, rng)
         mirror.update_priorities(batch.indices, batch.reward)
 
-    results["prioritised_sample_and_update_256_ms"] = _best_ms(sample_and_update, 300)
+    results["prioritised_sample_and_update_256_ms"] = _best_ms(sample_and_update, 200)
     mirror = _full_mirror(HUMANOID, num_transitions)
-    results["sample_256_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng), 300)
-    results["sample_256_five_steps_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng, five_steps), 300)
+    results["sample_256_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng), 200)
+    results["sample_256_five_steps_ms"] = _best_ms(lambda: mirror.sample(_BATCH, rng, five_steps), 200)
     results["mirror_bytes_per_transition"] = mirror.nbytes / len(mirror)
     return results
 
@@ -196,6 +200,14 @@ def _best_ms(action: Callable[[], object], repeats: int) -> float:
             durations_s[index] = time.monotonic() - started
         medians.append(float(np.median(durations_s) * 1e3))
     return min(medians)
+
+
+def _server_seconds(url: str) -> float:
+    """Processor time of the server so far."""
+    session = RedisSession(url)
+    used = session.call(lambda client: client.info("cpu"))
+    session.close()
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 def _used_bytes(url: str) -> float:
