@@ -1,6 +1,7 @@
 """The figure of the Dist-QTRL grid: what runs where, how depth and agents learn, how rounds shrink with agents."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _draw_workflow(axes: Any) -> None:
 
 
 def _draw_curves(axes: Any, cells: Sequence[dict[str, Any]], target: float) -> None:
-    shown = [cell for cell in cells if cell["num_agents"] == 1 or (cell["num_agents"], cell["depth"]) == (4, 3)]
+    shown = [cell for cell in cells if cell["num_agents"] == 1 or (cell["num_agents"] == 4 and cell["is_scaled"])]
     for index, cell in enumerate(shown):
         longest = max(row["curve"][-1][0] for row in cell["seeds"])
         rounds = np.arange(1, longest + 1)
@@ -74,22 +75,32 @@ def _draw_curves(axes: Any, cells: Sequence[dict[str, Any]], target: float) -> N
 
 
 def _draw_speed(axes: Any, cells: Sequence[dict[str, Any]]) -> None:
-    for color, kind in (("C0", "quantum_train"), ("C1", "classical")):
-        group = [c for c in cells if c["parametrisation"] == kind and (kind == "classical" or c["depth"] == 3)]
-        found = [(c["num_agents"], row["rounds"]) for c in group for row in c["seeds"] if row["rounds"] is not None]
-        axes.plot(*zip(*found, strict=True), "o", color=color, alpha=0.35) if found else None
-        medians = [(c["num_agents"], c["median_rounds"]) for c in group if c["median_rounds"] is not None]
+    first: dict[str, float] = {}
+    for index, (kind, is_scaled) in enumerate(product(("quantum_train", "classical"), (False, True))):
+        group = [
+            cell
+            for cell in cells
+            if cell["parametrisation"] == kind
+            and (kind == "classical" or cell["depth"] == 3)
+            and (cell["is_scaled"] == is_scaled or cell["num_agents"] == 1)
+        ]
+        medians = [(cell["num_agents"], cell["median_rounds"]) for cell in group if cell["median_rounds"] is not None]
+        for cell in group:
+            rounds = [row["rounds"] for row in cell["seeds"] if row["rounds"] is not None]
+            axes.plot([cell["num_agents"]] * len(rounds), rounds, "o", color=f"C{index}", alpha=0.3)
         if medians:
-            agents, rounds = zip(*medians, strict=True)
-            axes.plot(agents, rounds, "-", color=color, label=f"{kind}, median of seeds that reached it")
-            axes.plot(agents, [rounds[0] * agents[0] / k for k in agents], ":", color=color, label="linear speed-up")
+            rule = "rates × K" if is_scaled else "same rates"
+            axes.plot(*zip(*sorted(medians), strict=True), "-", color=f"C{index}", label=f"{kind}, {rule}")
+            first.setdefault(kind, sorted(medians)[0][1])
+    if "quantum_train" in first:
+        axes.plot([1, 8], [first["quantum_train"], first["quantum_train"] / 8], ":", color="0.5", label="linear")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set(xlabel="agents K", ylabel="rounds to the target", title="(c) rounds to the target, depth 3")
+    axes.set(xlabel="agents K", ylabel="rounds to the target", title="(c) rounds to the target, depth 3, medians")
     axes.legend(fontsize=7)
 
 
 def _label(cell: dict[str, Any]) -> str:
     if cell["parametrisation"] == "classical":
         return f"classical, K = {cell['num_agents']}"
-    return f"QTRL L = {cell['depth']}, K = {cell['num_agents']}"
+    return f"QTRL L = {cell['depth']}, K = {cell['num_agents']}{', rates × 4' if cell['is_scaled'] else ''}"

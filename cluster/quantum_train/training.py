@@ -100,7 +100,7 @@ class TeamTraining:
 
 
 def _mean(vectors: list[np.ndarray]) -> Float32[np.ndarray, "P"]:
-    mean: np.ndarray = np.mean(np.stack(vectors), axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(np.stack(vectors), axis=0, dtype=np.float64))
     return mean.astype(np.float32)
 
 

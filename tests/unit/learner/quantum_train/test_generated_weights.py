@@ -33,7 +33,7 @@ def test_training_through_it_lowers_a_loss(max_qubits, activation):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
 
 

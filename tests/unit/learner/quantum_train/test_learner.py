@@ -1,5 +1,7 @@
 """Objectives against hand-made numbers, Adam against torch's, averages of states."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,10 @@ def test_ppo_is_clipped_only_where_it_would_gain():
 def test_a_step_downhill_lowers_the_loss_of_its_episodes(shape, algorithm, parametrisation):
     own = learner(algorithm, shape, parametrisation, circuit_learning_rate=1e-4, mapping_learning_rate=1e-4)
     batch = episodes([1, 0, 2, 0, 1, 3], [3, 3], [True, False], is_discrete=shape.is_discrete)
-    own.prepare(batch)
+    with torch.no_grad():
+        outputs = own.policy.outputs(own.policy.generate(), torch.from_numpy(batch.observations))
+        chosen = log_probability(own.policy, outputs, torch.from_numpy(batch.actions)).numpy()
+    own.prepare(dataclasses.replace(batch, log_probabilities=chosen))
     before, vector = own_objective(own), own.vector()
     own.load(adam_step(initial_state(vector), own.gradient(), own.learning_rates()).vector)
     assert own_objective(own) < before
@@ -154,3 +159,13 @@ def test_bad_parameters_are_refused():
         own.load(vector)
     with pytest.raises(ValueError, match="1 for reinforce, got 3"):
         LearningConfig(algorithm="reinforce", num_epochs=3)
+
+
+def test_a_policy_that_moved_too_far_in_a_round_stops_learning():
+    own = learner(max_kl=0.05)
+    own.prepare(episodes([1, 0, 2, 0, 1, 3], [3, 3], [True, True]))  # stored log-probabilities of -0.7, near log 1/2
+    assert own.gradient().any()
+    own._tensors["old"] = own._tensors["old"] - 1.0
+    assert not own.gradient().any()
+    with pytest.raises(ValueError, match="max_kl must be positive"):
+        LearningConfig(max_kl=0.0)
