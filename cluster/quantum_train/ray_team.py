@@ -32,9 +32,9 @@ class AgentProcess:
         torch.set_num_threads(1)
         self._agent = make_agent(config, agent_id)
 
-    def collect(self, vector: np.ndarray, seed: int) -> RolloutReport:
+    def begin(self, vector: np.ndarray, seed: int) -> tuple[RolloutReport, np.ndarray]:
         """See OnPolicyAgent."""
-        return self._agent.collect(vector, seed)
+        return self._agent.begin(vector, seed)
 
     def gradient(self, vector: np.ndarray) -> np.ndarray:
         """See OnPolicyAgent."""
@@ -65,10 +65,10 @@ class RayTeam:
         self._handles = {agent_id: self._start(agent_id) for agent_id in range(config.num_agents)}
         self._failures = dict.fromkeys(self._handles, 0)
 
-    def collect(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, RolloutReport]:
+    def begin(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, tuple[RolloutReport, np.ndarray]]:
         """See Team."""
         shared = ray.put(vector)
-        return self._ask(lambda agent_id, handle: handle.collect.remote(shared, seeds[agent_id]), list(seeds))
+        return self._ask(lambda agent_id, handle: handle.begin.remote(shared, seeds[agent_id]), list(seeds))
 
     def gradients(self, vector: np.ndarray, agents: list[int]) -> dict[int, np.ndarray]:
         """See Team."""

@@ -19,8 +19,8 @@ class Team(Protocol):
         """Agents that were replaced so far."""
         ...
 
-    def collect(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, RolloutReport]:
-        """A round of episodes by every agent with the same parameters."""
+    def begin(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, tuple[RolloutReport, np.ndarray]]:
+        """A round of episodes by every agent with the same parameters, and their first gradients."""
         ...
 
     def gradients(self, vector: np.ndarray, agents: list[int]) -> dict[int, np.ndarray]:
@@ -46,9 +46,9 @@ class LocalTeam:
     def __init__(self, config: QuantumTrainRunConfig) -> None:
         self._agents: list[OnPolicyAgent] = [make_agent(config, agent_id) for agent_id in range(config.num_agents)]
 
-    def collect(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, RolloutReport]:
+    def begin(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, tuple[RolloutReport, np.ndarray]]:
         """See Team."""
-        return {agent_id: self._agents[agent_id].collect(vector, seed) for agent_id, seed in seeds.items()}
+        return {agent_id: self._agents[agent_id].begin(vector, seed) for agent_id, seed in seeds.items()}
 
     def gradients(self, vector: np.ndarray, agents: list[int]) -> dict[int, np.ndarray]:
         """See Team."""

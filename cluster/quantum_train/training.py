@@ -69,18 +69,20 @@ class TeamTraining:
         return [_mean([state.vector for state in self.states])]
 
     def _share_gradients(self, team: Team, seeds: dict[int, int]) -> RoundReport:
-        reports = team.collect(self.states[0].vector, seeds)
-        answering = _somebody(sorted(reports))
+        answers = team.begin(self.states[0].vector, seeds)
+        answering = _somebody(sorted(answers))
+        gradients = {agent_id: gradient for agent_id, (_, gradient) in answers.items()}
         norm = 0.0
-        for _ in range(self._config.learning.num_epochs):
-            gradients = team.gradients(self.states[0].vector, answering)
-            answering = _somebody(sorted(gradients))
+        for epoch in range(self._config.learning.num_epochs):
+            if epoch > 0:
+                gradients = team.gradients(self.states[0].vector, answering)
+                answering = _somebody(sorted(gradients))
             gradient = self._learner.clip(_mean([gradients[agent_id] for agent_id in answering]))
             if not gradient.any():
                 break  # the policy has moved as far as one round may move it
             norm = float(np.linalg.norm(gradient[self._of_policy]))
             self.states[0] = adam_step(self.states[0], gradient, self._rates)
-        return RoundReport(reports, norm)
+        return RoundReport({agent_id: report for agent_id, (report, _) in answers.items()}, norm)
 
     def _share_parameters(self, team: Team, seeds: dict[int, int]) -> RoundReport:
         answers = team.train(dict(enumerate(self.states)), seeds)

@@ -34,9 +34,11 @@ class ScriptedTeam:
     def __init__(self, size, silent=()):
         self.size, self.silent, self.seeds = size, set(silent), []
 
-    def collect(self, vector, seeds):
+    def begin(self, vector, seeds):
         self.seeds.append(dict(seeds))
-        return {i: RolloutReport(returns=(1.0,), env_steps=1, seconds=0.1) for i in seeds if i not in self.silent}
+        report = RolloutReport(returns=(1.0,), env_steps=1, seconds=0.1)
+        answering = [i for i in seeds if i not in self.silent]
+        return {i: (report, gradient) for i, gradient in self.gradients(vector, answering).items()}
 
     def gradients(self, vector, agents):
         return {i: np.full(self.size, i + 1.0, np.float32) for i in agents}
