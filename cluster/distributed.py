@@ -92,6 +92,8 @@ def _train(
         transition_spec(config, spec),
         make_limiter(config),
         config.replay.capacity,
+        capacity_bytes=config.replay.capacity_bytes,
+        is_prioritised=config.td3.prioritised,
         dataset_id=None if checkpoint is None else checkpoint.scalars["dataset_id"],
     )
     board = start_board(runtime.service_options)

@@ -75,7 +75,12 @@ class RolloutWorker:
         self._actor_id = actor_id
         limiter = make_limiter(config)
         writer = RedisWriter.connect(
-            address.url, address.run_id, transition_spec(config, spec), limiter, config.replay.capacity
+            address.url,
+            address.run_id,
+            transition_spec(config, spec),
+            limiter,
+            config.replay.capacity,
+            capacity_bytes=config.replay.capacity_bytes,
         )
         self._incarnation = writer.register_actor(actor_id)
         self._writer: DeferredWriter | ConfirmedWriter = (
@@ -98,6 +103,7 @@ class RolloutWorker:
             incarnation=self._incarnation,
             segment_length=config.actors.segment_length,
             noise_std=config.actors.exploration_noise_std,
+            longest_noise_hold=config.actors.longest_noise_hold,
             learning_starts=config.td3.learning_starts,
             discount_factor=config.td3.discount_factor,
         )

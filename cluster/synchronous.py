@@ -3,9 +3,11 @@
 Everything but times depends on the configuration alone, also across a resume.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -68,7 +70,13 @@ def train_synchronous(
 
     def extra_state() -> ExtraState:
         tensors, scalars = rollout_state(rollout)
-        return {"rollout": tensors}, {"rollout": scalars, "replay": replay.state()}
+        groups = {"rollout": tensors}
+        if config.td3.prioritised:
+            groups["priorities"] = {name: torch.from_numpy(value) for name, value in replay.priorities().items()}
+        state = replay.state()
+        if (first := _first_offset_needed(run.checkpoints)) is not None:
+            replay.forget_before(first)
+        return groups, {"rollout": scalars, "replay": state}
 
     session = Session(
         config,
@@ -123,10 +131,38 @@ def _make_backend(config: RunConfig) -> CircuitBackend | None:
 def _make_replay(config: RunConfig, spec: AgentSpec, run: RunDirectory, checkpoint: Checkpoint | None) -> MemoryReplay:
     run.replay.mkdir(exist_ok=True)
     journal = run.replay / "journal.bin"
-    sizes, limiter, capacity = transition_spec(config, spec), make_limiter(config), config.replay.capacity
+    sizes, limiter = transition_spec(config, spec), make_limiter(config)
+    capacity, capacity_bytes = config.replay.capacity, config.replay.capacity_bytes
     if checkpoint is None:
-        return MemoryReplay(sizes, limiter, capacity, journal=journal)
-    return MemoryReplay.restore(sizes, limiter, capacity, journal=journal, state=checkpoint.scalars["replay"])
+        return MemoryReplay(
+            sizes,
+            limiter,
+            capacity,
+            journal=journal,
+            capacity_bytes=capacity_bytes,
+            is_prioritised=config.td3.prioritised,
+        )
+    replay = MemoryReplay.restore(
+        sizes,
+        limiter,
+        capacity,
+        journal=journal,
+        capacity_bytes=capacity_bytes,
+        state=checkpoint.scalars["replay"],
+        is_prioritised=config.td3.prioritised,
+    )
+    if config.td3.prioritised:
+        replay.restore_priorities({name: value.numpy() for name, value in checkpoint.tensors["priorities"].items()})
+    return replay
+
+
+def _first_offset_needed(checkpoints: Path) -> int | None:
+    """Where in the journal the oldest checkpoint's transitions start; None where that is not known for each of them."""
+    try:
+        states = [json.loads((path / "state.json").read_text()) for path in checkpoints.glob("step_*")]
+        return min((int(state["replay"]["journal_first"]) for state in states), default=None)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _make_rollout(
@@ -144,6 +180,7 @@ def _make_rollout(
         incarnation=0,
         segment_length=config.actors.segment_length,
         noise_std=config.actors.exploration_noise_std,
+        longest_noise_hold=config.actors.longest_noise_hold,
         learning_starts=config.td3.learning_starts,
         discount_factor=config.td3.discount_factor,
     )
