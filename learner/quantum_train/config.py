@@ -96,6 +96,9 @@ class LearningConfig:
     """Steps of the optimiser on one round's episodes; REINFORCE takes one."""
     clip_range: float = 0.2
     """ε of PPO's clipped ratio. Source: PPO."""
+    advantage_floor: float = 1e-8
+    """Added to the standard deviation that PPO's advantages are divided by, reward units: where all episodes are alike,
+    what is left of the advantages is the value network's error, and nothing should blow it up."""
     max_kl: float | None = None
     """PPO skips the rest of a round's epochs once the policy has moved so far (mean KL divergence, nat)."""
     gae_coefficient: float = 0.95
@@ -111,6 +114,8 @@ class LearningConfig:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         if self.num_epochs < 1 or (self.algorithm == "reinforce" and self.num_epochs != 1):
             raise ValueError(f"num_epochs must be at least 1, and 1 for reinforce, got {self.num_epochs}")
+        if self.advantage_floor <= 0:
+            raise ValueError(f"advantage_floor must be positive, got {self.advantage_floor}")
         if self.max_kl is not None and self.max_kl <= 0:
             raise ValueError(f"max_kl must be positive, got {self.max_kl}")
         if self.entropy_coefficient < 0 or (self.max_gradient_norm is not None and self.max_gradient_norm <= 0):

@@ -90,7 +90,9 @@ class OnPolicyLearner:
             batch, values, last, config.discount_factor, config.gae_coefficient
         )
         spread = advantages.std()
-        self._tensors["weights"] = torch.from_numpy((advantages - advantages.mean()) / (spread + 1e-8))
+        self._tensors["weights"] = torch.from_numpy(
+            (advantages - advantages.mean()) / (spread + config.advantage_floor)
+        )
         self._tensors["targets"] = torch.from_numpy(targets)
 
     def gradient(self) -> Float32[np.ndarray, "P"]:
