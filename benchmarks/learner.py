@@ -8,6 +8,7 @@ mirror and one ``TD3Learner.update``; the peers draw from their own buffers. Wei
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -156,6 +157,7 @@ class _Peer:
         self._clock = clock
         command = [python, str(_PEERS), name, "--threads", str(threads), "--batch-size", str(batch_size)]
         command += ["--observation-size", str(spec.observation_size), "--action-size", str(spec.action_size)]
+        self._command = shlex.join(command)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.enter_context(self._process)
         self._answer()
@@ -170,7 +172,7 @@ class _Peer:
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
         if not line:
-            raise RuntimeError(f"{self._process.args} ended without an answer; what it said is above")
+            raise RuntimeError(f"{self._command} ended without an answer; what it said is above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -34,7 +34,7 @@ def sb3(sizes: argparse.Namespace) -> Round:
     from stable_baselines3 import TD3
     from stable_baselines3.common.logger import configure
 
-    class Sizes(gymnasium.Env[Any, Any]):
+    class Sizes(gymnasium.Env[Any, Any]):  # type: ignore[misc]
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (sizes.observation_size,), np.float32)
         action_space = gymnasium.spaces.Box(-1.0, 1.0, (sizes.action_size,), np.float32)
 
@@ -88,7 +88,7 @@ def cleanrl(sizes: argparse.Namespace) -> Round:
         if step % 2 == 0:
             actor_loss = -critics[0](torch.cat([observation, torch.tanh(actor(observation))], 1)).mean()
             actor_optimizer.zero_grad()
-            actor_loss.backward()  # type: ignore[no-untyped-call]
+            actor_loss.backward()
             actor_optimizer.step()
             for source, copy in ((actor, target_actor), (critics[0], critics[2]), (critics[1], critics[3])):
                 for parameter, target_parameter in zip(source.parameters(), copy.parameters(), strict=True):

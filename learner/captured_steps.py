@@ -6,7 +6,7 @@ The first updates run as they are: they allocate the optimisers' state and tell 
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,8 +35,8 @@ class CudaRecorder:
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
-        self._pool: tuple[int, int] | None = None
-        self._stream = torch.cuda.Stream(generator.device)
+        self._pool: Any = None  # torch has no public name for its type
+        self._stream = torch.cuda.Stream(generator.device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, work: Callable[[], None]) -> None:
         """See Recorder; a capture needs work that ran on a stream of its own before."""

@@ -82,10 +82,10 @@ def gradient_quality(
         angles_alone(torch.autograd.grad(loss(output), circuit_parameters, retain_graph=True)[0], shape)
         for output in outputs
     ]
-    found = {"surrogate_gradient_cosine": functional.cosine_similarity(*gradients, dim=1).mean()}
+    found = {"surrogate_gradient_cosine": functional.cosine_similarity(gradients[0], gradients[1], dim=1).mean()}
     if weights:
         updates = [pull_back(circuit_parameters, weights, gradient) for gradient in gradients]
-        found["surrogate_update_cosine"] = functional.cosine_similarity(*updates, dim=0)
+        found["surrogate_update_cosine"] = functional.cosine_similarity(updates[0], updates[1], dim=0)
     return found
 
 

@@ -77,7 +77,7 @@ class _Stage:
 
     def __init__(self, columns: list[Tensor]) -> None:
         self.columns = [torch.empty_like(column, pin_memory=True) for column in columns]
-        self._left = torch.cuda.Event()
+        self._left = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def send(self, columns: list[Tensor], device: torch.device) -> TensorBatch:
         self._left.synchronize()
