@@ -2,7 +2,8 @@
 
 ActorError
 ├── UnsupportedEnvironmentError   unknown id, or spaces that this agent cannot use   (also ValueError)
-└── InvalidEnvironmentError       the environment returned NaN, infinity or a wrong shape
+├── InvalidEnvironmentError       the environment returned NaN, infinity or a wrong shape
+└── InvalidActionError            the policy gave NaN or infinity
 """
 
 from typing import ClassVar
@@ -20,3 +21,7 @@ class UnsupportedEnvironmentError(ActorError, ValueError):
 
 class InvalidEnvironmentError(ActorError):
     """The environment broke its own contract; nothing of that step is stored."""
+
+
+class InvalidActionError(ActorError):
+    """The policy gave an action that is not finite; no environment sees it and nothing of that step is stored."""

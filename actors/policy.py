@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from actors.errors import InvalidActionError
 from learner.blocks import classical_output, decode_circuits, uses_circuit
 from learner.config import AgentSpec, BlockName, PolicyConfig
 from learner.networks import PolicyNetwork
@@ -125,13 +126,14 @@ class ActingPolicy:
 
         Raises:
             TimeoutError: if the bits do not come in time.
+            InvalidActionError: if an action is not finite.
         """
         if pending.measurement is None:
             generator = torch.Generator().manual_seed(int(self._rng.integers(2**63)))
             output = classical_output(self._block, self.network, pending.circuit_parameters, generator)
             empty = len(output), 0
             return PolicyOutput(
-                action=self.network.decode(output, pending.links, self._noise(len(output), explores)).numpy(),
+                action=self._decode(output, pending.links, explores),
                 circuit_parameters=np.zeros(empty, np.float32),
                 bits=np.zeros(empty, np.uint8),
                 backend_name="",
@@ -142,7 +144,7 @@ class ActingPolicy:
         # them, and cross entropy against draws has its minimum at the means.
         bits = reduce_shots(measured.bits, "sample" if self._readout == "mean" else self._readout)
         return PolicyOutput(
-            action=self.network.decode(output, pending.links, self._noise(len(output), explores)).numpy(),
+            action=self._decode(output, pending.links, explores),
             circuit_parameters=np.ascontiguousarray(pending.circuit_parameters.numpy()),
             bits=bits,
             backend_name=measured.backend_name,
@@ -152,6 +154,19 @@ class ActingPolicy:
     def is_stochastic(self) -> bool:
         """Whether exploring is drawing from the policy itself, so that no noise need be added."""
         return self.network.family.num_noise > 0
+
+    def _decode(self, output: Tensor, links: Tensor, explores: bool) -> Float32[np.ndarray, "E A"]:
+        noise = self._noise(len(output), explores)
+        action: np.ndarray = self.network.decode(output, links, noise).numpy()
+        is_finite = np.isfinite(action)
+        if not is_finite.all():
+            row, component = (int(i) for i in np.argwhere(~is_finite)[0])
+            raise InvalidActionError(
+                f"version {self.version} of the policy gave {action[row, component]} as component {component} of the "
+                f"action of environment {row}; expected finite numbers. Nothing of this step was stored; lower the "
+                "learning rates, or scale down what the environment returns"
+            )
+        return action
 
     def _noise(self, num_rows: int, explores: bool) -> Tensor | None:
         if not explores or not self.is_stochastic:

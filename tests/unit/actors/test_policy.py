@@ -1,8 +1,11 @@
 """The acting policy: split where it waits, deterministic in its generator, always inside the action bounds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from actors.errors import InvalidActionError
 from learner.blocks import BLOCKS
 from learner.config import AgentSpec
 from learner.errors import StateMismatchError
@@ -50,6 +53,17 @@ def test_circuit_seeds_are_never_used_twice():
         policy.finish(policy.begin(OBSERVATION))
     seeds = np.concatenate([request.seeds for request in sampler.requests])
     assert len(np.unique(seeds)) == 120
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("block", ["pqc", "linear"])
+def test_an_action_that_is_not_finite_reaches_no_environment(block, value):
+    policy = make_policy(SPEC, block, RecordingSampler())
+    pending = policy.begin(OBSERVATION)
+    broken = pending.links.clone()
+    broken[4] = value
+    with pytest.raises(InvalidActionError, match=r"version 0 of the policy gave nan as component 0 .* environment 4"):
+        policy.finish(dataclasses.replace(pending, links=broken))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
