@@ -1,8 +1,9 @@
 """The QPU workers of a run as the driver sees them: started, watched, replaced, counted.
 
 Ray restarts a worker that dies, in place, so the handles that actors hold stay good and they send their
-unanswered requests again. What Ray can't see is a worker that lives and does nothing; that one is killed
-here when it stops answering or when one run on its backend lasts longer than ``stall_s``.
+unanswered requests again; one that dies again and again pauses before it takes work (cluster/restart_pause.py). What
+Ray can't see is a worker that lives and does nothing; that one is killed here when it stops answering or when one run
+on its backend lasts longer than ``stall_s``.
 """
 
 import logging
@@ -17,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from cluster.errors import RunFailedError
 from cluster.qpu_health import health_note, health_row, load_note
 from cluster.ray_services import QPUActor
+from cluster.restart_pause import STABLE_S, restart_pause_s
 from qpu_service.config import QPUConfig
 from qpu_service.device_health import DeviceHealth
 from qpu_service.errors import BackendUnavailableError, QPUError
@@ -27,8 +29,10 @@ _log = logging.getLogger(__name__)
 _MAX_CONCURRENT_REQUESTS = 1_000
 _PERIOD_S = 1.0
 _CLOSE_TIMEOUT_S = 10.0
-_MAX_DEATHS = 10
-"""Deaths of one worker without an answer between them, after which the run ends with the cause."""
+_MAX_FAILURES = 5
+"""Deaths and stalls of one worker, none after ``STABLE_S`` of health, after which the run ends with the cause."""
+_START_S = 30.0
+"""A worker that does not answer so long after its death, and its pause, has died again."""
 
 
 @dataclass(slots=True)
@@ -37,7 +41,10 @@ class _Member:
     handle: Any
     call: Any = None
     asked_s: float = 0.0
-    deaths: int = 0
+    failures: int = 0
+    well_since_s: float | None = None
+    """Its first answer since its last start; None until then."""
+    back_by_s: float = 0.0
     stats: WorkerStats | None = None
     history: list[tuple[float, WorkerStats]] = field(default_factory=list)
 
@@ -75,6 +82,7 @@ class QPUCrew:
         self._next_poll_s = clock()
         for member in self._members:
             _wait_until_up(member)
+            member.well_since_s = clock()
 
     @property
     def handles(self) -> list[Any]:
@@ -85,7 +93,7 @@ class QPUCrew:
         """Ask the workers how they are, at most once a second; replace those that stall.
 
         Raises:
-            RunFailedError: if a worker dies again and again.
+            RunFailedError: if a worker dies or stalls again and again.
         """
         now = self._clock()
         if now < self._next_poll_s:
@@ -96,9 +104,10 @@ class QPUCrew:
             if member.call is None:
                 member.call, member.asked_s = member.handle.stats.remote(), now
             elif now - member.asked_s > self._stall_s:
-                self._replace(member, f"no answer for {self._stall_s:.0f} s")
+                self._replace(member, now, member.asked_s, f"no answer for {self._stall_s:.0f} s")
             if member.stats is not None and member.stats.running_s > self._stall_s:
-                self._replace(member, f"one run has lasted {member.stats.running_s:.0f} s")
+                running_s = member.stats.running_s
+                self._replace(member, now, now - running_s, f"one run has lasted {running_s:.0f} s")
 
     def row(self) -> dict[str, float]:
         """Numbers over all workers, rates since the answer before the last."""
@@ -148,27 +157,36 @@ class QPUCrew:
         try:
             member.stats = ray.get(member.call)
         except RayActorError as error:
-            member.deaths += 1
-            self.num_restarts += 1
-            _log.warning(
-                "QPU worker %s died and is started again: %s", member.place, str(error).strip().split("\n")[-1]
-            )
-            if member.deaths >= _MAX_DEATHS:
-                raise RunFailedError(
-                    f"the QPU worker on {member.place} died {member.deaths} times in a row: {error}"
-                ) from error
-            member.history.clear()
+            # While Ray starts it again every question fails: that is still the same death, for a time.
+            if member.well_since_s is not None or now > member.back_by_s:
+                self._count(member, now, member.asked_s, error)
+                _log.warning("QPU worker on %s died and is started again: %s", member.place, _last_line(error))
         else:
-            member.deaths = 0
+            member.well_since_s = now if member.well_since_s is None else member.well_since_s
             member.history = [*member.history[-1:], (now, member.stats)]
         member.call = None
 
-    def _replace(self, member: _Member, cause: str) -> None:
+    def _replace(self, member: _Member, now: float, well_until_s: float, cause: str) -> None:
+        self._count(member, now, well_until_s, cause)
         _log.warning("QPU worker on %s: %s; starting it again, its requests are sent again", member.place, cause)
-        self.num_restarts += 1
         ray.kill(member.handle, no_restart=False)
         member.call, member.stats = None, None
+
+    def _count(self, member: _Member, now: float, well_until_s: float, cause: object) -> None:
+        was_well = member.well_since_s is not None and well_until_s - member.well_since_s >= STABLE_S
+        member.failures = 1 if was_well else member.failures + 1
+        member.well_since_s, member.back_by_s = None, now + _START_S + restart_pause_s(member.failures)
         member.history.clear()
+        self.num_restarts += 1
+        if member.failures >= _MAX_FAILURES:
+            raise RunFailedError(
+                f"the QPU worker on {member.place} died or hung {member.failures} times in a row, the last time with: "
+                f"{_last_line(cause)}. Mend the cause and go on with `hdqnn resume`"
+            ) from (cause if isinstance(cause, BaseException) else None)
+
+
+def _last_line(cause: object) -> str:
+    return str(cause).strip().split("\n")[-1]
 
 
 def _wait_until_up(member: _Member) -> None:

@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 from cluster.errors import RunFailedError
+from cluster.restart_pause import StartLog
 from learner.parameters import ParameterBoard, VersionedParameters
 from qpu_service.backends.registry import make_backend
 from qpu_service.config import QPUConfig
@@ -27,7 +28,14 @@ class QPUActor:
     """A QPU worker and its backend, made inside the actor's process; becomes a Ray async actor."""
 
     def __init__(self, backend_name: str, device: str | None, config: QPUConfig) -> None:
-        self._worker = QPUWorker(make_backend(backend_name, device=device, num_threads=config.num_threads), config)
+        self._starts = StartLog(f"qpu-{ray.get_runtime_context().get_actor_id()}")
+        self._starts.begin()
+        try:
+            backend = make_backend(backend_name, device=device, num_threads=config.num_threads)
+        except QPUError:
+            self._starts.end()
+            raise
+        self._worker = QPUWorker(backend, config)
 
     async def sample(self, frame: bytes) -> bytes:
         """QPUWorker.sample over frames of qpu_service/wire.py."""
@@ -35,6 +43,7 @@ class QPUActor:
 
     async def close(self) -> None:
         """Free the backend; a session on a paid device ends here instead of idling until its timeout."""
+        self._starts.end()
         await self._worker.close()
 
     async def stats(self) -> WorkerStats:

@@ -98,12 +98,58 @@ def test_a_worker_that_says_nothing_is_replaced_and_asked_anew(ray):
 
 def test_a_worker_that_dies_again_and_again_ends_the_run(ray):
     world = World(ray)
-    for _ in range(9):
+    for _ in range(4):
         world.hear(RayActorError(error_msg="killed"))
-    with pytest.raises(RunFailedError, match=r"died 10 times in a row"):
+        world.hear(stats())
+    with pytest.raises(RunFailedError, match=r"died or hung 5 times in a row, .*: killed\. .*hdqnn resume"):
         world.hear(RayActorError(error_msg="killed"))
     assert ray.kills == [], "Ray itself starts dead workers again"
+    assert world.crew.num_restarts == 5
+
+
+def test_a_worker_that_is_being_started_has_not_died_again(ray):
+    world = World(ray)
+    for _ in range(10):
+        world.hear(RayActorError(error_msg="restarting"))
+    assert world.crew.num_restarts == 1
+    world.hear(stats())
+    world.hear(RayActorError(error_msg="killed"))
+    assert world.crew.num_restarts == 2
+
+
+def test_a_worker_that_never_comes_up_ends_the_run(ray):
+    world = World(ray)
+
+    def fail_for_ever():
+        for _ in range(120):
+            world.hear(RayActorError(error_msg="killed while starting"))
+
+    with pytest.raises(RunFailedError, match="5 times in a row, the last time with: killed while starting"):
+        fail_for_ever()
+    assert 4 * 30.0 < world.now_s - 100.0 < 4 * 30.0 + 0.5 + 1.0 + 2.0 + 5 * 4.0
+
+
+def test_deaths_far_apart_are_no_loop(ray):
+    world = World(ray)
+    for _ in range(10):
+        world.hear(RayActorError(error_msg="killed"))
+        world.hear(stats())
+        world.poll(after_s=61.0)
+        world.hear(stats())
     assert world.crew.num_restarts == 10
+
+
+def test_a_backend_that_hangs_in_every_run_ends_the_run(ray):
+    world = World(ray)
+    for _ in range(4):
+        world.hear(stats(running_s=0.0))
+        world.poll(after_s=119.0)
+        world.hear(stats(running_s=121.0))
+    world.hear(stats(running_s=0.0))
+    world.poll(after_s=119.0)
+    with pytest.raises(RunFailedError, match=r"hung 5 times in a row, the last time with: one run has lasted 121 s"):
+        world.hear(stats(running_s=121.0))
+    assert len(ray.kills) == 4
 
 
 def test_a_row_has_rates_of_the_last_second_and_splits_latency_into_queue_and_run(ray):
