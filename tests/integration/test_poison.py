@@ -102,6 +102,39 @@ def test_a_pickle_is_never_loaded(poisoned, learner, tmp_path):  # noqa: F811
     assert trace.exists()
 
 
+def read_bytes(learner):  # noqa: F811 - fixture
+    """Memory at the peak of a refresh."""
+    tracemalloc.start()
+    learner.refresh()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak_bytes
+
+
+def test_what_is_larger_than_any_frame_is_not_even_read(writer, learner, client, run_id, caplog):  # noqa: F811
+    for sequence in range(4):
+        writer.insert(make_segment(sequence=sequence, first=4 * sequence, actor_id=9))
+    for index in (1, 3):
+        client.setrange(f"hdqnn:{{{run_id}}}:segment:{index}", MAX_FRAME_BYTES, b"x")
+    with caplog.at_level(logging.WARNING):
+        assert read_bytes(learner) < 2**22
+    assert "skipped bad frame 1 (1 so far): it has 67108865 bytes, at most 67108864 are read" in caplog.text
+    writer.insert(make_segment(sequence=4, first=16, actor_id=9))
+    assert read_bytes(learner) < 2**22
+    assert learner.row() == {"replay/rejected_frames": 2.0, "replay/missed_segments": 0.0}
+    assert held_rewards(learner) == [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]
+
+
+def test_frames_larger_than_their_writers_said_are_read_one_by_one(writer, learner, client, run_id):  # noqa: F811
+    for sequence in range(10):
+        writer.insert(make_segment(sequence=sequence, first=4 * sequence))
+    for index in range(1, 9):
+        client.setrange(f"hdqnn:{{{run_id}}}:segment:{index}", 10 * 2**20, b"x")
+    assert read_bytes(learner) < 8 * 10 * 2**20, "they were there all at once"
+    assert learner.num_rejected_frames == 8
+    assert held_rewards(learner) == [0, 1, 2, 3, 36, 37, 38, 39]
+
+
 @pytest.mark.parametrize("kind", ["rpush", "sadd"])
 def test_a_key_of_another_type_is_a_missing_segment(writer, learner, client, run_id, kind):  # noqa: F811
     for sequence in range(2):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.redis
 
 RIGHTS = [
     *("evalsha", "eval", "script|load", "mget", "hincrby", "info", "ping"),
-    *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del"),
+    *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del", "strlen"),
 ]
 """As listed in replay/README.md, and what the scripts call."""
 
