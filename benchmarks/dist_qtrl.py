@@ -2,12 +2,13 @@
 
 A grid of runs in one process each, bit-reproducible, kept under one directory; a run that is there already is not run
 again, so the grid can be made in pieces. The settings of learning are the source's: REINFORCE, one episode per agent
-and round, Adam with 1e-3; teams also with the rates times K, since a better gradient alone makes no step longer.
+and round, Adam with 1e-3; teams also with rates times √K, since a better gradient alone makes no step longer.
 
 Source: arXiv:2412.08845, Figure 1 (b) and (c).
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ class Cell:
     num_agents: int
     total_steps: int
     is_scaled: bool = False
-    """Learning rates times K (linear scaling rule, arXiv:1706.02677) instead of the same for all."""
+    """Learning rates times √K, the rule for Adam (arXiv:2205.10287), instead of the same for all."""
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ def _runs(seeds: Sequence[int]) -> Iterator[tuple[Cell, int]]:
 
 
 def _flags(cell: Cell, seed: int, path: Path) -> list[str]:
-    rate = str(1e-3 * (cell.num_agents if cell.is_scaled else 1))
+    rate = str(1e-3 * math.sqrt(cell.num_agents if cell.is_scaled else 1))
     return [
         "--synchronous",
         *("--learning.circuit-learning-rate", rate, "--learning.mapping-learning-rate", rate),

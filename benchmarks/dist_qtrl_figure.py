@@ -89,7 +89,7 @@ def _draw_speed(axes: Any, cells: Sequence[dict[str, Any]]) -> None:
             rounds = [row["rounds"] for row in cell["seeds"] if row["rounds"] is not None]
             axes.plot([cell["num_agents"]] * len(rounds), rounds, "o", color=f"C{index}", alpha=0.3)
         if medians:
-            rule = "rates × K" if is_scaled else "same rates"
+            rule = "rates × √K" if is_scaled else "same rates"
             axes.plot(*zip(*sorted(medians), strict=True), "-", color=f"C{index}", label=f"{kind}, {rule}")
             first.setdefault(kind, sorted(medians)[0][1])
     if "quantum_train" in first:
@@ -103,4 +103,4 @@ def _draw_speed(axes: Any, cells: Sequence[dict[str, Any]]) -> None:
 def _label(cell: dict[str, Any]) -> str:
     if cell["parametrisation"] == "classical":
         return f"classical, K = {cell['num_agents']}"
-    return f"QTRL L = {cell['depth']}, K = {cell['num_agents']}{', rates × 4' if cell['is_scaled'] else ''}"
+    return f"QTRL L = {cell['depth']}, K = {cell['num_agents']}{', rates × 2' if cell['is_scaled'] else ''}"
