@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tyro
 
@@ -21,7 +21,9 @@ from learner.blocks import BLOCKS, uses_circuit
 from qpu_service.backends.registry import backend_name_from_environment, make_backend
 from qpu_service.places import WorkerPlace, worker_places
 from replay.embedded_server import find_server_binary
+from replay.errors import ReplayConfigError
 from replay.redis_session import RedisSession
+from replay.server_urls import server_urls
 
 _DEFAULT_PRESET = "pendulum"
 
@@ -52,7 +54,7 @@ def parse_config(preset: str, overrides: list[str]) -> RunConfig:
         ValueError: for a value out of range.
         SystemExit: with code 2 for an unknown field or a value of the wrong type.
     """
-    default = get_preset(preset)
+    default = get_preset(preset, others=tuple(QUANTUM_TRAIN_PRESETS))
     config = tyro.cli(
         RunConfig,
         default=default,
@@ -79,26 +81,42 @@ def check(config: RunConfig) -> None:
     if config.run_dir is not None and config.run_dir.exists():
         create_run_directory(config, "")
     learner_device(config.device)
-    make_limiter(config)
+    urls = [] if config.synchronous else server_urls(os.environ.get("REDIS_URL", ""))
+    _check_servers(config, urls)
     agent_spec(config.env_id)
     if config.backend is not None:
         _check_backends(config, config.backend)
     if not config.synchronous:
         existing_address()
-        _check_replay()
+        _check_replay(urls)
 
 
-def _check_replay() -> None:
-    """The server in REDIS_URL must answer, know us and keep what it is given; else there must be one to start."""
-    url = os.environ.get("REDIS_URL")
-    if not url:
-        find_server_binary()
-        return
-    session = RedisSession(url, deadline_s=0.0)
+def _check_servers(config: RunConfig, urls: Sequence[str]) -> None:
+    """Several servers share the slack and the actors, and each needs its part of them."""
+    num_servers = max(1, len(urls))
     try:
-        session.check_no_eviction()
-    finally:
-        session.close()
+        make_limiter(config, num_servers)
+    except ReplayConfigError as error:
+        if num_servers == 1:
+            raise
+        raise ConfigError(f"{error}; each of the {num_servers} servers in REDIS_URL takes its part of it") from error
+    if num_servers > config.actors.num_actors:
+        raise ConfigError(
+            f"REDIS_URL names {num_servers} servers for {config.actors.num_actors} actor(s), and each actor writes to "
+            "one of them; name fewer servers or raise actors.num_actors"
+        )
+
+
+def _check_replay(urls: Sequence[str]) -> None:
+    """The servers in REDIS_URL must answer, know us and keep what they are given; else there must be one to start."""
+    if not urls:
+        find_server_binary()
+    for url in urls:
+        session = RedisSession(url, deadline_s=0.0)
+        try:
+            session.check_no_eviction()
+        finally:
+            session.close()
 
 
 def _check_backends(config: RunConfig, backends: str) -> None:

@@ -1,6 +1,7 @@
 """Named starting points of a run; every field can be overridden on the command line."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from actors.config import ActorConfig, EvaluationConfig
 from cluster.config import RunConfig
@@ -57,6 +58,8 @@ PRESETS: dict[str, RunConfig] = {
         # tanh's flat ends before the critic knows anything (block linear, seed 1: constant action for good).
         td3=TD3Config(learning_starts=1_000, critic_learning_rate=1e-3),
         surrogate=SurrogateConfig(learning_rate=1e-3),
+        # Unbounded angles grow until the surrogate's gradient says nothing of the circuit's (docs/gradients.md).
+        policy=PolicyConfig(angle_limit_rad=0.3),
         actors=ActorConfig(envs_per_actor=4, segment_length=10),
         evaluation=EvaluationConfig(period_steps=1_000),
         replay=ReplayConfig(capacity=100_000, slack_steps=200),
@@ -95,12 +98,17 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-def get_preset(name: str) -> RunConfig:
+def get_preset(name: str, *, others: Sequence[str] = ()) -> RunConfig:
     """Configuration of a preset.
+
+    Args:
+        name: which.
+        others: names that mean something else where this is asked, for the message.
 
     Raises:
         ConfigError: if there is no such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)} (see `hdqnn train --help`)")
+        known = ", ".join([*PRESETS, *others])
+        raise ConfigError(f"unknown preset {name!r}; expected one of {known} (see `hdqnn train --help`)")
     return PRESETS[name]
