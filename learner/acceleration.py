@@ -1,12 +1,16 @@
 """Puts a learner on the fastest path for its device; numbers stay the same to round-off.
 
-On the CPU the surrogate computes by compiled kernels (learner/surrogate_kernel.py); the rest is plain torch, because
-``torch.compile`` made it slower (docs/learner-speed.md). On a GPU an update is one CUDA graph.
+On the CPU the surrogate and the segmented critics compute by compiled kernels (learner/surrogate_kernel.py,
+learner/critic_kernel.py); the rest is plain torch, because neither ``torch.compile`` nor kernels of its own made it
+faster (docs/learner-speed.md). On a GPU an update is one CUDA graph.
 """
 
 import logging
 
 from learner.captured_steps import CapturedSteps, CudaRecorder
+from learner.critic_kernel import make_critic_kernel
+from learner.native_memory import Scratch
+from learner.networks import TwinCritic
 from learner.surrogate_kernel import make_surrogate_kernel
 from learner.td3 import TD3Learner
 
@@ -15,8 +19,14 @@ logger = logging.getLogger(__name__)
 
 def accelerate(learner: TD3Learner) -> None:
     """Make a freshly built learner fast; does nothing where this machine has nothing faster, after one log line."""
-    if learner.device.type == "cpu" and learner.surrogate is not None:
-        learner.surrogate.kernel = make_surrogate_kernel(learner.surrogate.network)
+    if learner.device.type == "cpu":
+        if learner.surrogate is not None:
+            learner.surrogate.kernel = make_surrogate_kernel(learner.surrogate.network)
+        # One memory for both: what a target's values need is of no use after the call.
+        scratch = Scratch()
+        for critic in (learner.critic, learner.target_critic):
+            if isinstance(critic, TwinCritic):
+                critic.kernel = make_critic_kernel(list(critic.parameters()), scratch)
     elif learner.device.type == "cuda":
         if learner.surrogate is not None and learner.surrogate_config.needs_simulator:
             logger.info("updates are not captured as CUDA graphs: the surrogate's targets are simulated on the host")

@@ -121,6 +121,23 @@ def paired_outputs(
     return outputs, next_outputs.detach()
 
 
+def descend(critic: nn.Module, optimizer: torch.optim.Adam, loss: Float[Tensor, ""], outputs: Tensor) -> None:
+    """One Adam step of the critics.
+
+    Args:
+        critic: which made ``outputs`` last.
+        optimizer: of its parameters.
+        loss: of the outputs.
+        outputs: of the critics, with gradients recorded; a leaf if compiled kernels made them.
+    """
+    if isinstance(critic, TwinCritic) and critic.kernel is not None and outputs.is_leaf:
+        critic.kernel.step(optimizer, torch.autograd.grad(loss, outputs)[0])
+        return
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
 def climbed_value(
     critic: TwinCritic | EnsembleCritic,
     config: CriticConfig,

@@ -1,6 +1,6 @@
 """Compiles learner/kernels for the processor at hand and loads the result; says why where that is not possible.
 
-The kernels are an addition: without a C++ compiler everything runs, slower, in plain torch. Compiling takes about two
+The kernels are an addition: without a C++ compiler everything runs, slower, in plain torch. Compiling takes a few
 seconds once per machine; the library is kept in ``$XDG_CACHE_HOME/hdqnn-rl`` (default ``~/.cache/hdqnn-rl``) under a
 digest of sources, flags, compiler and processor, so that a home directory shared by several machines is no trap.
 """
@@ -28,18 +28,18 @@ def load_kernels() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         logger.warning(
-            "no C++ compiler (looked for $CXX, g++): the surrogate learns in plain torch, about half as fast. "
+            "no C++ compiler (looked for $CXX, g++): updates run in plain torch, about half as fast. "
             "Install g++ for the fast path, or use --no-compile to silence this"
         )
         return None
     try:
-        path = _cache_directory() / f"surrogate-{_digest(compiler)}.so"
+        path = _cache_directory() / f"kernels-{_digest(compiler)}.so"
         if not path.exists():
             _compile(compiler, path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
-        logger.warning("the surrogate learns in plain torch, about half as fast: %s failed: %s", compiler, detail)
+        logger.warning("updates run in plain torch, about half as fast: %s failed: %s", compiler, detail)
         return None
 
 
@@ -50,7 +50,7 @@ def _compile(compiler: str, path: Path) -> None:
         command = [compiler, *_FLAGS, "-shared", "-fPIC", *map(str, sorted(_SOURCES.glob("*.cpp"))), "-o", str(library)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S)
         library.replace(path)
-    logger.info("compiled the surrogate's kernels into %s", path)
+    logger.info("compiled the learner's kernels into %s", path)
 
 
 def _cache_directory() -> Path:

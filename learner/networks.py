@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learner.config import AgentSpec, BlockName, PolicyConfig
+from learner.critic_kernel import CriticKernel
 from learner.matching import matched_sizes
 from learner.normalisation import ObservationNormaliser
 from learner.policy_families import make_action_head
@@ -104,9 +105,13 @@ class TwinCritic(nn.Module):
         self.observation_layer = TwinLinear(spec.observation_size, hidden_size)
         self.joint_layer = TwinLinear(hidden_size + spec.action_size, hidden_size)
         self.value_layer = TwinLinear(hidden_size, 1)
+        self.kernel: CriticKernel | None = None
+        """Computes where set (make_critic_kernel); weights then get their gradients in its ``step`` alone."""
 
     def forward(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "2 B"]:
         """Q-values of both critics."""
+        if self.kernel is not None and not torch.is_autocast_enabled("cpu") and not action.requires_grad:
+            return self.kernel.values(observation, action)
         features = functional.leaky_relu(self.observation_layer(observation.expand(2, -1, -1)))
         joint = torch.cat([features, action.expand(2, -1, -1)], dim=2)
         output: Tensor = self.value_layer(functional.leaky_relu(self.joint_layer(joint)))
@@ -114,6 +119,8 @@ class TwinCritic(nn.Module):
 
     def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B"]:
         """Q-values of the first critic alone, which is what TD3's policy climbs."""
+        if self.kernel is not None and not torch.is_autocast_enabled("cpu"):
+            return self.kernel.first(observation, action)
         features = functional.leaky_relu(self.observation_layer.first(observation))
         joint = functional.leaky_relu(self.joint_layer.first(torch.cat([features, action], dim=1)))
         output: Tensor = self.value_layer.first(joint)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from learner.errors import StateMismatchError
 from learner.native_code import load_kernels
+from learner.native_memory import Scratch, adam_state, declare, is_computable, pointers
 
 _LEAKY_RELU_SLOPE = 0.01
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -41,14 +42,12 @@ class SurrogateKernel:
     """
 
     def __init__(self, library: ctypes.CDLL, layers: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
+        declare(library, _SIGNATURES)
         self._library = library
         self._layers = layers
         (hidden, inputs), outputs = layers[0].shape, len(layers[3])
         self._sizes = (inputs, hidden, outputs)
-        self._scratch = torch.empty(0)
+        self._scratch = Scratch()
 
     def fit(
         self,
@@ -68,15 +67,15 @@ class SurrogateKernel:
         Returns:
             Loss of the last tiny-batch before its step, nats per bit.
         """
-        states = [_adam_state(optimizer, layer) for layer in self._layers]
+        states = [adam_state(optimizer, layer) for layer in self._layers]
         group = optimizer.param_groups[0]
         arrays = [*self._layers, *(s["exp_avg"] for s in states), *(s["exp_avg_sq"] for s in states)]
         rows, targets = circuit_parameters.contiguous(), targets.contiguous()
         num_rows, threads = len(rows) // num_steps, torch.get_num_threads()
-        scratch = self._scratch_of(self._library.surrogate_fit_scratch(*self._sizes, num_rows, num_steps, threads))
+        scratch = self._scratch.address(self._library.surrogate_fit_scratch(*self._sizes, num_rows, num_steps, threads))
         loss = self._library.surrogate_fit(
             *self._sizes,
-            _pointers(arrays),
+            pointers(arrays),
             float(group["lr"]),
             *group["betas"],
             group["eps"],
@@ -101,14 +100,14 @@ class SurrogateKernel:
         """Expected bits, and what ``input_gradient`` needs."""
         inputs, hidden, outputs = self._sizes
         threads = torch.get_num_threads()
-        scratch = self._scratch_of(self._library.surrogate_pass_scratch(inputs, outputs, len(rows), threads))
+        scratch = self._scratch.address(self._library.surrogate_pass_scratch(inputs, outputs, len(rows), threads))
         bits = torch.empty(len(rows), outputs)
         signs = None
         if keeps_signs:
             signs = torch.empty(self._library.surrogate_num_signs(hidden, len(rows)), dtype=torch.int16)
         self._library.surrogate_forward(
             *self._sizes,
-            _pointers(self._layers),
+            pointers(self._layers),
             rows.data_ptr(),
             len(rows),
             threads,
@@ -122,13 +121,13 @@ class SurrogateKernel:
         """Gradient with respect to the rows of ``forward``."""
         inputs, _, outputs = self._sizes
         threads = torch.get_num_threads()
-        scratch = self._scratch_of(self._library.surrogate_pass_scratch(inputs, outputs, len(bits), threads))
+        scratch = self._scratch.address(self._library.surrogate_pass_scratch(inputs, outputs, len(bits), threads))
         # Held by a name until the call is over: an address alone keeps no memory alive.
         bits_gradient = bits_gradient.contiguous()
         gradient = torch.empty(len(bits), inputs)
         self._library.surrogate_input_gradient(
             *self._sizes,
-            _pointers(self._layers),
+            pointers(self._layers),
             len(bits),
             threads,
             scratch,
@@ -139,12 +138,6 @@ class SurrogateKernel:
         )
         return gradient
 
-    def _scratch_of(self, size: int) -> int:
-        """Memory that is kept from call to call: fresh pages would cost more than the arithmetic on them."""
-        if self._scratch.numel() < size + 16:
-            self._scratch = torch.empty(size + 16)
-        return (self._scratch.data_ptr() + 63) // 64 * 64
-
 
 def make_surrogate_kernel(network: nn.Sequential) -> SurrogateKernel | None:
     """Kernels for a network of Linear, LeakyReLU, Linear on the CPU in float32; None where they can't be compiled.
@@ -154,7 +147,7 @@ def make_surrogate_kernel(network: nn.Sequential) -> SurrogateKernel | None:
     """
     match list(network):
         case [nn.Linear() as first, nn.LeakyReLU(negative_slope=slope), nn.Linear() as last] if (
-            slope == _LEAKY_RELU_SLOPE and all(map(_is_computable, network.parameters()))
+            slope == _LEAKY_RELU_SLOPE and all(map(is_computable, network.parameters()))
         ):
             library = load_kernels()
             layers = (first.weight, first.bias, last.weight, last.bias)
@@ -164,10 +157,6 @@ def make_surrogate_kernel(network: nn.Sequential) -> SurrogateKernel | None:
         f"the kernels compute Linear, LeakyReLU({_LEAKY_RELU_SLOPE}), Linear in float32 on the CPU, got {network} "
         f"in {', '.join(kinds)}; use the plain path (--no-compile)"
     )
-
-
-def _is_computable(parameter: Tensor) -> bool:
-    return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and parameter.is_contiguous()
 
 
 class _ExpectedBits(torch.autograd.Function):
@@ -185,17 +174,3 @@ class _ExpectedBits(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         bits, signs = ctx.saved_tensors
         return ctx.kernel.input_gradient(bits, signs, gradients[0]), None
-
-
-def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
-    """Moments of a parameter, made as ``torch.optim.Adam`` makes them at its first step."""
-    state: dict[str, Tensor] = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
-        state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg_sq"] = torch.zeros_like(parameter)
-    return state
-
-
-def _pointers(tensors: Any) -> Any:
-    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

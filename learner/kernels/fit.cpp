@@ -69,10 +69,7 @@ double surrogate_fit(int64_t inputs, int64_t hidden, int64_t outputs, float* con
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t half = step % 2 * outputs * b, other = outputs * b - half;
 #pragma omp barrier
-      const double t = steps_before + step + 1;
-      const Adam adam{(float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)epsilon,
-                      (float)(learning_rate / (1 - std::pow(beta1, t))),
-                      (float)(1 / std::sqrt(1 - std::pow(beta2, t)))};
+      const Adam adam = adam_of_step(learning_rate, beta1, beta2, epsilon, steps_before + step + 1);
       double sum = 0;
       for (int64_t output = 0; output < outputs; ++output) {
         float total = 0;

@@ -1,4 +1,5 @@
-// The surrogate's arithmetic on a CPU, by tiles of hidden units: P inputs, H units with LeakyReLU, N logits, float32.
+// Small matrix products and Adam on a CPU, and the surrogate by tiles of hidden units: P inputs, H units with
+// LeakyReLU, N logits, float32.
 //
 // Compiled for the machine at hand by learner/native_code.py. Must never allocate, keep state, or touch anything but
 // its arguments.
@@ -144,6 +145,11 @@ struct Adam {
     }
   }
 };
+
+Adam adam_of_step(double learning_rate, double beta1, double beta2, double epsilon, double step) {
+  return {(float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)epsilon,
+          (float)(learning_rate / (1 - std::pow(beta1, step))), (float)(1 / std::sqrt(1 - std::pow(beta2, step)))};
+}
 
 // Rows as panels of columns: to[panel][input][column]; missing rows are zero.
 void pack_columns(const float* rows, int64_t num_rows, int64_t inputs, float* to, int64_t panel) {

@@ -10,10 +10,10 @@ from tests.unit.learner.test_td3 import make_batch, make_learner
 LOSSES = ("critic_loss", "policy_loss", "q_value", "surrogate_loss")
 
 
-def fast_learner(**td3):
-    learner = make_learner(**td3)
+def fast_learner(block="pqc", **td3):
+    learner = make_learner(block, **td3)
     accelerate(learner)
-    if learner.surrogate.kernel is None:
+    if learner.critic.kernel is None:
         pytest.skip("no C++ compiler: only the plain path exists here")
     return learner
 
@@ -27,8 +27,10 @@ def run(learner, updates, seed=0):
     return rows
 
 
-def test_losses_are_those_of_the_plain_path():
-    plain, fast = run(make_learner(), 20), run(fast_learner(), 20)
+@pytest.mark.parametrize("block", ["pqc", "linear"])
+@pytest.mark.parametrize("td3", [{}, {"prioritised": True}], ids=["squared errors", "huber"])
+def test_losses_are_those_of_the_plain_path(block, td3):
+    plain, fast = run(make_learner(block, **td3), 20), run(fast_learner(block, **td3), 20)
     for step, (expected, found) in enumerate(zip(plain, fast, strict=True)):
         assert found.keys() == expected.keys()
         # Round-off grows: where a gradient is nearly zero, Adam steps by its sign.
@@ -50,7 +52,10 @@ def test_a_checkpoint_of_either_path_is_continued_by_the_other():
     assert learner_state(again)[0].keys() == learner_state(fast)[0].keys()
 
 
-def test_a_block_without_a_surrogate_has_nothing_to_accelerate():
-    learner = make_learner("linear")
-    accelerate(learner)
-    assert learner.surrogate is None
+def test_every_kernel_is_used_where_it_can_be():
+    pqc, linear = fast_learner("pqc"), fast_learner("linear")
+    assert pqc.surrogate.kernel is not None
+    assert linear.surrogate is None
+    for learner in (pqc, linear):
+        assert learner.target_critic.kernel is not None
+        assert learner.target_critic.kernel is not learner.critic.kernel
