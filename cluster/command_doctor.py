@@ -100,10 +100,11 @@ def _try_place(place: "WorkerPlace") -> str:
 def _replay_server() -> str:
     from replay.embedded_server import EmbeddedServer
     from replay.server_check import describe_server
+    from replay.server_urls import server_urls
 
     url = os.environ.get("REDIS_URL")
     if url:
-        return f"REDIS_URL: {describe_server(url)}"
+        return "REDIS_URL: " + "; ".join(describe_server(each) for each in server_urls(url))
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer.start(Path(directory)) as server:
         return f"embedded (set REDIS_URL for one of your own): {describe_server(server.url)}"
 

@@ -18,6 +18,7 @@ from replay.errors import (
     ReplayFullError,
     ReplayUnreachableError,
 )
+from replay.server_urls import single_url
 
 logger = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
@@ -49,13 +50,13 @@ class RedisSession:
             sleep: waits between attempts.
 
         Raises:
-            ReplayConfigError: if the URL cannot be parsed.
+            ReplayConfigError: if the URL cannot be parsed, or there are several.
         """
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self.label = describe_url(url)
+        self.label = describe_url(single_url(url))
         self.deadline_s = deadline_s
         self.clock = clock
         self._sleep = sleep
