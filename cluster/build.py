@@ -82,8 +82,12 @@ def transition_spec(config: RunConfig, spec: AgentSpec) -> TransitionSpec:
     )
 
 
-def make_limiter(config: RunConfig) -> SampleToInsertRatio:
-    """The samples-per-insert law of this run, checked against deadlock with its segment sizes."""
+def make_limiter(config: RunConfig, num_servers: int = 1) -> SampleToInsertRatio:
+    """The samples-per-insert law of this run, checked against deadlock with its segment sizes.
+
+    Raises:
+        ReplayConfigError: if the slack is too small; over several servers each one's part of it must do.
+    """
     limiter = SampleToInsertRatio.from_update_ratio(
         updates_per_step=config.td3.updates_per_step,
         batch_size=config.td3.batch_size,
@@ -91,5 +95,7 @@ def make_limiter(config: RunConfig) -> SampleToInsertRatio:
         slack_steps=config.replay.slack_steps,
     )
     largest_insert = config.actors.envs_per_actor * config.actors.segment_length
-    limiter.check_chunks(largest_insert=largest_insert, largest_sample=config.td3.batch_size)
+    limiter.check_chunks(
+        largest_insert=num_servers * largest_insert, largest_sample=num_servers * config.td3.batch_size
+    )
     return limiter
