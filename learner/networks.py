@@ -58,14 +58,16 @@ class PolicyNetwork(nn.Module):
         """PreDNN: circuit parameters q_i (rad and real-valued qubit indices) and classical links."""
         observation = self.normalise(observation)
         output = self.pre(observation)
-        driving = output if self.frozen_pre is None else self.frozen_pre(observation)
-        parameters = driving[:, : self.num_parameters]
+        # One split and not two slices: the gradient of each slice is a matrix of zeros around it.
+        parameters, links = output.split([self.num_parameters, output.shape[1] - self.num_parameters], dim=1)
+        if self.frozen_pre is not None:
+            parameters = self.frozen_pre(observation)[:, : self.num_parameters]
         if self.parameter_norm is not None:
             parameters = self.parameter_norm(parameters)
         if self.angle_limit is not None:
             bounded = self.angle_limit * torch.tanh(parameters / self.angle_limit)
             parameters = torch.where(self.is_angle, bounded, parameters)
-        return parameters, output[:, self.num_parameters :]
+        return parameters, links
 
     def normalise(self, observation: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
         """What PreDNN sees of an observation; the critics see the same."""
