@@ -1,7 +1,7 @@
 """Follows a run's segments on the server into a mirror."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _REPLY_BYTES = 2**20
 """One MGET asks for about this much: a giant reply would stop the server and cost the client copies."""
 _BYTES_IN_FLIGHT = 8 * _REPLY_BYTES
-_MAX_SEGMENTS_IN_FLIGHT = 4_096
+_SEGMENTS_PER_LOOK = 4_096
 
 
 class SegmentSink(Protocol):
@@ -75,31 +75,29 @@ class RedisTail:
             self._position = ring.oldest_index
         if self._position == ring.next_index:
             return
-        mean_bytes = max(1, ring.held_bytes // max(1, ring.next_index - ring.oldest_index))
-        count = min(max(1, _BYTES_IN_FLIGHT // mean_bytes), _MAX_SEGMENTS_IN_FLIGHT)
         while self._position < ring.next_index:
-            end = min(ring.next_index, self._position + count)
-            for frame in self._dataset.session.attempt(partial(self._fetch, end=end)):
-                self._take(frame)
-                self._position += 1
+            first, end = self._position, min(ring.next_index, self._position + _SEGMENTS_PER_LOOK)
+            sizes = dict(enumerate(self._dataset.session.attempt(self._look(first, end)), first))
+            for indices in _parts(range(first, end), sizes, _BYTES_IN_FLIGHT):
+                for frame in self._dataset.session.attempt(partial(self._fetch, indices=indices, sizes=sizes)):
+                    self._take(frame)
+                    self._position += 1
 
-    def _fetch(self, client: Any, *, end: int) -> list[bytes | int | None]:
-        """Frames from here to ``end``, or to where they fill the memory meant for them; of one too large, its size."""
+    def _look(self, first: int, end: int) -> Callable[[Any], list[int]]:
+        """Sizes of these segments, bytes."""
         dataset = self._dataset
-        first = self._position
-        read_lengths = dataset.session.script(
-            self._lengths, (dataset.meta_key,), dataset.segment_prefix, first, end - 1
-        )
-        lengths = _within(_BYTES_IN_FLIGHT, read_lengths(client))
-        frames: list[bytes | int | None] = list(lengths)
-        wanted = [place for place, length in enumerate(lengths) if length <= MAX_FRAME_BYTES]
+        return dataset.session.script(self._lengths, (dataset.meta_key,), dataset.segment_prefix, first, end - 1)
+
+    def _fetch(self, client: Any, *, indices: list[int], sizes: Mapping[int, int]) -> list[bytes | int | None]:
+        """Frames; of one that is too large only its size."""
+        prefix = self._dataset.segment_prefix
+        readable = [index for index in indices if sizes[index] <= MAX_FRAME_BYTES]
         with client.pipeline(transaction=False) as pipeline:
-            for places in _replies(wanted, lengths):
-                pipeline.mget([f"{dataset.segment_prefix}{first + place}" for place in places])
+            for part in _parts(readable, sizes, _REPLY_BYTES):
+                pipeline.mget([f"{prefix}{index}" for index in part])
             found = [frame for reply in pipeline.execute() for frame in reply]
-        for place, frame in zip(wanted, found, strict=True):
-            frames[place] = frame
-        return frames
+        frames = dict(zip(readable, found, strict=True))
+        return [frames[index] if index in frames else sizes[index] for index in indices]
 
     def _take(self, frame: bytes | int | None) -> None:
         if frame is None:
@@ -131,24 +129,15 @@ class RedisTail:
         self.num_missed_segments += count
 
 
-def _within(num_bytes: int, lengths: list[int]) -> list[int]:
-    """The first of ``lengths`` that together are no longer than that, at least one; what is too large is not read."""
-    total = 0
-    for place, length in enumerate(lengths):
-        total += length if length <= MAX_FRAME_BYTES else 0
-        if total > num_bytes and place:
-            return lengths[:place]
-    return lengths
-
-
-def _replies(places: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """``places`` in groups of about ``_REPLY_BYTES``."""
-    group, total = list[int](), 0
-    for place in places:
-        group.append(place)
-        total += lengths[place]
-        if total >= _REPLY_BYTES:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
+def _parts(indices: Iterable[int], sizes: Mapping[int, int], num_bytes: int) -> Iterator[list[int]]:
+    """``indices`` in parts of at most this much, or of one; what is too large to be read counts nothing."""
+    part, total = list[int](), 0
+    for index in indices:
+        size = sizes[index] if sizes[index] <= MAX_FRAME_BYTES else 0
+        if part and total + size > num_bytes:
+            yield part
+            part, total = [], 0
+        part.append(index)
+        total += size
+    if part:
+        yield part
