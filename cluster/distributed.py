@@ -39,7 +39,9 @@ from qpu_service.interfaces import CircuitSampler
 from qpu_service.patience import patience
 from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
+from replay.learner_lease import LearnerLease, hold_lease
 from replay.redis_replay import RedisReplay
+from replay.server_urls import server_urls
 
 _UPDATES_PER_TICK = 8
 _IDLE_S = 0.002
@@ -65,12 +67,16 @@ def train_distributed(
     """
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads())
-    with ray_runtime() as runtime, _replay_server(config, run, runtime) as (url, server):
+    with (
+        ray_runtime() as runtime,
+        _replay_server(config, run, runtime) as (url, server),
+        hold_lease(server_urls(url)[0], _run_id(run), run.identity()) as lease,
+    ):
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
-        address = ReplayAddress(url=url, run_id=_run_id(run))
+        address, watches = ReplayAddress(url=url, run_id=_run_id(run)), (ServerWatch(server), lease)
         return _train(
-            config, run, checkpoint, progress, should_stop, spec=spec, runtime=runtime, address=address, server=server
+            config, run, checkpoint, progress, should_stop, spec=spec, runtime=runtime, address=address, watches=watches
         )
 
 
@@ -84,7 +90,7 @@ def _train(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
-    server: EmbeddedServer | None,
+    watches: Sequence[ServerWatch | LearnerLease],
 ) -> Session:
     replay = RedisReplay.connect(
         address.url,
@@ -131,7 +137,7 @@ def _train(
         if checkpoint is None:
             # From here on a run can be resumed, whenever it dies.
             session.save()
-        _loop(session, crew, qpu, replay, (node, ServerWatch(server)), should_stop)
+        _loop(session, crew, qpu, replay, (node, *watches), should_stop)
         if not session.is_done:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
             session.save()
@@ -160,7 +166,7 @@ def _loop(
     crew: Crew,
     qpu: QPUCrew | None,
     replay: RedisReplay,
-    watches: Sequence[NodeWatch | ServerWatch],
+    watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
     should_stop: Callable[[], bool],
 ) -> None:
     timings = _Timings()

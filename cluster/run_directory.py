@@ -6,6 +6,7 @@ runs/<name>/ config.yaml  metrics.jsonl  evaluations.jsonl  curve.png  tensorboa
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class RunDirectory:
     def replay(self) -> Path:
         """Data of the embedded server, or the journal of a synchronous run."""
         return self.path / "replay"
+
+    def identity(self) -> str:
+        """Names this directory in words: the same for every process that trains in it, another one for a copy."""
+        status = self.path.stat()
+        return f"{self.path.resolve()} on {socket.gethostname()} ({status.st_dev}:{status.st_ino})"
 
     @property
     def tensorboard(self) -> Path:

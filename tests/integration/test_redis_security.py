@@ -10,6 +10,7 @@ import redis
 
 from replay.embedded_server import EmbeddedServer
 from replay.errors import CredentialsRefusedError, ReplayUnreachableError
+from replay.learner_lease import hold_lease
 from replay.redis_replay import RedisReplay
 from replay.redis_writer import RedisWriter
 from replay.types import ReplayCounts
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.redis
 
 RIGHTS = [
     *("evalsha", "eval", "script|load", "mget", "hincrby", "info", "ping"),
-    *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del", "strlen"),
+    *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del", "strlen", "pttl"),
 ]
 """As listed in replay/README.md, and what the scripts call."""
 
@@ -39,6 +40,8 @@ def server(tmp_path):
 
 
 def insert_and_read(url):
+    with hold_lease(url, "run", "a learner"):
+        pass
     writer = RedisWriter.connect(url, "run", SPEC, LIMITER, CAPACITY, deadline_s=5)
     learner = RedisReplay.connect(url, "run", SPEC, LIMITER, CAPACITY, deadline_s=5)
     incarnation = writer.register_actor(0)

@@ -1,6 +1,7 @@
 """What a run leaves behind: its directory, its rows, its picture, its line in a report."""
 
 import json
+import shutil
 
 import pytest
 
@@ -31,6 +32,13 @@ def test_a_new_run_has_its_configuration_and_can_be_opened(tmp_path):
     config = RunConfig(run_dir=tmp_path / "a" / "b", seed=5)
     created = create_run_directory(config, "preset")
     assert open_run_directory(tmp_path / "a" / "b") == (created, config)
+
+
+def test_a_copy_of_a_directory_is_another_one(tmp_path):
+    original = create_run_directory(RunConfig(run_dir=tmp_path / "a"), "preset")
+    shutil.copytree(original.path, tmp_path / "b")
+    assert original.identity() == RunDirectory(tmp_path / "b" / ".." / "a").identity()
+    assert original.identity() != RunDirectory(tmp_path / "b").identity()
 
 
 def test_without_a_name_the_directory_tells_preset_time_and_seed(tmp_path, monkeypatch):
