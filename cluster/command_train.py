@@ -186,6 +186,6 @@ often used:
   --synchronous          one process in lockstep, without Ray and Redis, bit-reproducible
   --actors.num-actors N  actor processes; scales across the nodes of a Ray cluster
 
-environment: QPU_BACKEND, QPU_DEVICE choose the QPU; REDIS_URL a server of your own; RAY_ADDRESS a cluster.
+environment: QPU_BACKEND, QPU_DEVICE choose the QPU; REDIS_URL servers of your own (URL,URL); RAY_ADDRESS a cluster.
 Ctrl-C saves a checkpoint and says how to go on.
 """

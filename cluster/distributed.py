@@ -40,8 +40,10 @@ from qpu_service.patience import patience
 from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.learner_lease import LearnerLease, hold_lease
+from replay.opening import open_replay
 from replay.redis_replay import RedisReplay
 from replay.server_urls import server_urls
+from replay.sharded_replay import ShardedReplay
 
 _UPDATES_PER_TICK = 8
 _IDLE_S = 0.002
@@ -92,11 +94,11 @@ def _train(
     address: ReplayAddress,
     watches: Sequence[ServerWatch | LearnerLease],
 ) -> Session:
-    replay = RedisReplay.connect(
+    replay = open_replay(
         address.url,
         address.run_id,
         transition_spec(config, spec),
-        make_limiter(config),
+        make_limiter(config, len(server_urls(address.url))),
         config.replay.capacity,
         capacity_bytes=config.replay.capacity_bytes,
         is_prioritised=config.td3.prioritised,
@@ -165,7 +167,7 @@ def _loop(
     session: Session,
     crew: Crew,
     qpu: QPUCrew | None,
-    replay: RedisReplay,
+    replay: RedisReplay | ShardedReplay,
     watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
     should_stop: Callable[[], bool],
 ) -> None:

@@ -1,5 +1,6 @@
 """One actor process: lanes of environments, the policy, a connection to the replay. Plain class; Ray wraps it."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler
 from replay.confirmed_writer import ConfirmedWriter
 from replay.deferred_writer import DeferredWriter
-from replay.redis_writer import RedisWriter
+from replay.opening import open_writer
+from replay.server_urls import server_urls
 
 _NUM_LANES = 2
 """One lane steps while the other waits for its bits."""
@@ -29,6 +31,7 @@ class ReplayAddress:
     """How an actor reaches the replay of its run."""
 
     url: str
+    """Of its server, or of several as in ``REDIS_URL``."""
     run_id: str
 
 
@@ -73,12 +76,13 @@ class RolloutWorker:
         torch.set_num_threads(1)
         self._clock = clock
         self._actor_id = actor_id
-        limiter = make_limiter(config)
-        writer = RedisWriter.connect(
+        num_servers = len(server_urls(address.url))
+        writer, limiter = open_writer(
             address.url,
+            actor_id,
             address.run_id,
             transition_spec(config, spec),
-            limiter,
+            make_limiter(config, num_servers),
             config.replay.capacity,
             capacity_bytes=config.replay.capacity_bytes,
         )
@@ -104,7 +108,7 @@ class RolloutWorker:
             segment_length=config.actors.segment_length,
             noise_std=config.actors.exploration_noise_std,
             longest_noise_hold=config.actors.longest_noise_hold,
-            learning_starts=config.td3.learning_starts,
+            learning_starts=_random_steps(config, actor_id % num_servers, num_servers),
             discount_factor=config.td3.discount_factor,
         )
         for lane in self._rollout.lanes:
@@ -148,3 +152,9 @@ class RolloutWorker:
         """Close environments and the connection."""
         self._rollout.close()
         self._writer.close()
+
+
+def _random_steps(config: RunConfig, server: int, num_servers: int) -> int:
+    """Transitions on this server before the policy acts: its actors' part, as an actor hears of no other server."""
+    num_actors = len(range(server, config.actors.num_actors, num_servers))
+    return math.ceil(config.td3.learning_starts * num_actors / config.actors.num_actors)
