@@ -51,8 +51,8 @@ class StartLog:
         deaths = 0
         # A file that cannot be read or written means no pause, never no worker.
         with contextlib.suppress(OSError, ValueError):
-            ready_s, deaths = (float(word) for word in self._path.read_text().split())
-            deaths = 1 if now_s - ready_s > STABLE_S or ready_s > now_s + _MAX_PAUSE_S else int(deaths) + 1
+            ready_s, before = (float(word) for word in self._path.read_text().split())
+            deaths = 1 if now_s - ready_s > STABLE_S or ready_s > now_s + _MAX_PAUSE_S else int(before) + 1
         pause_s = restart_pause_s(deaths)
         with contextlib.suppress(OSError):
             self._path.write_text(f"{now_s + pause_s} {deaths}")
