@@ -55,6 +55,11 @@ class Stage:
             for actor_id in range(num_actors):
                 stage.start_process(f"actor {actor_id}")
             stage.wait_until(lambda: bool(stage.sampled()), "anything to be sampled")
+            # One that connects to an emptied server for the first time has lost nothing and makes a new data set.
+            stage.wait_until(
+                lambda: len({entry.segment.actor_id for entry in stage.acknowledged()}) == num_actors,
+                "every actor to have inserted",
+            )
         except BaseException:
             stage.close()
             raise
