@@ -39,7 +39,9 @@ def server_url(kind):
 SMOKE = "train smoke --run-dir run"
 CASES = {
     "unknown command": Case("trian smoke", ["unknown command 'trian'", "expected one of train, resume"]),
-    "unknown preset": Case("train humanoids", ["unknown preset 'humanoids'", "humanoid, humanoid-strong", "qtrl-cartpole", "--help"]),
+    "unknown preset": Case(
+        "train humanoids", ["unknown preset 'humanoids'", "humanoid, humanoid-strong", "qtrl-cartpole", "--help"]
+    ),
     "unknown field": Case(f"{SMOKE} --td3.tau 1", ["--td3.tau", "hdqnn train smoke --help"], is_boxed=True),
     "wrong type": Case(f"{SMOKE} --seed one", ["--seed", "'one'", "int"], is_boxed=True),
     "out of range": Case(f"{SMOKE} --td3.batch-size 0", ["batch_size must be at least 1, got 0"], is_boxed=True),
