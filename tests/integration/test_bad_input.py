@@ -29,6 +29,8 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     is_boxed: bool = False
     """The command line's own parser draws a frame around its message."""
+    num_warnings: int = 0
+    """Lines that lead up to the message: damage that was found on the way."""
 
 
 def server_url(kind):
@@ -81,7 +83,9 @@ CASES = {
     "resume nothing": Case("resume old", ["old is not a run directory", "no config.yaml"]),
     "evaluate nothing": Case("evaluate missing", ["missing is not a run directory"]),
     "report nothing": Case("report missing", ["missing is not a run directory"]),
-    "resume without a whole checkpoint": Case("resume fresh", ["no checkpoint in", "1 found", "bring one back"]),
+    "resume without a whole checkpoint": Case(
+        "resume fresh", ["no checkpoint in", "1 found", "bring one back"], num_warnings=1
+    ),
     "resume an unreadable configuration": Case("resume garbled", ["cannot read the run's configuration"]),
     "resume a configuration of another version": Case("resume foreign", ["unknown fields ['qubits']", "known ones"]),
 }
@@ -132,7 +136,7 @@ def tree(directory: Path):
     return {str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
-def assert_one_message(finished: Finished, parts, *, is_boxed=False):
+def assert_one_message(finished: Finished, parts, *, is_boxed=False, num_warnings=0):
     assert finished.code == 2, finished
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", finished.err).split())
     for part in parts:
@@ -142,15 +146,18 @@ def assert_one_message(finished: Finished, parts, *, is_boxed=False):
     if is_boxed:
         assert finished.err.count("╭") == 1
     else:
-        lines = [line for line in finished.err.splitlines() if not line.startswith("WARNING ")]
-        assert len(lines) == 1, finished.err
-        assert lines[0].startswith("hdqnn: ")
+        *before, last = finished.err.splitlines()
+        assert len(before) == num_warnings, finished.err
+        assert all(line.startswith("WARNING ") for line in before)
+        assert last.startswith("hdqnn: ")
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_refused_with_one_message_and_nothing_is_written(refused, name):
     finished, before, after = refused[name]
-    assert_one_message(finished, CASES[name].parts, is_boxed=CASES[name].is_boxed)
+    assert_one_message(
+        finished, CASES[name].parts, is_boxed=CASES[name].is_boxed, num_warnings=CASES[name].num_warnings
+    )
     assert finished.out == ""
     assert after == before
 
