@@ -88,7 +88,7 @@ def run(
     config = get_preset("humanoid")
     spec = AgentSpec(observation_size=376, action_low=(-0.4,) * 17, action_high=(0.4,) * 17)
     learner = _learner(config, spec, block, compile=compile)
-    mirror = _filled_mirror(config, spec, block)
+    mirror = filled_mirror(config, spec, block)
     rng = np.random.default_rng(1)
     counted = flops_per_update(
         spec,
@@ -191,7 +191,8 @@ def _learner(config: RunConfig, spec: AgentSpec, block: Any, *, compile: bool) -
     return learner
 
 
-def _filled_mirror(config: RunConfig, spec: AgentSpec, block: str, *, segments: int = 200, steps: int = 100) -> Mirror:
+def filled_mirror(config: RunConfig, spec: AgentSpec, block: str, *, segments: int = 200, steps: int = 100) -> Mirror:
+    """A mirror of random transitions of a preset's sizes; without circuit columns for a classical block."""
     circuit = config.policy.circuit
     parameters, num_bits = (circuit.num_parameters, circuit.num_qubits) if block == "pqc" else (0, 0)
     rng = np.random.default_rng(0)

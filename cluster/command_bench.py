@@ -22,6 +22,7 @@ BENCHMARKS = {
     "gradient": "circuits, seconds and cosine of a policy update's gradient: surrogate, shift rules, SPSA, adjoint",
     "faults": "real processes killed, frozen, cut off: what was lost, doubled, how long it took",
     "learner": "updates per second against the machine's matrix products and other TD3 learners",
+    "learner_device": "updates per second of a GPU: plain against CUDA graphs, paper's and strong learner",
 }
 
 

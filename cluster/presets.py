@@ -43,7 +43,7 @@ _STRONG = dataclasses.replace(
         polyak_coefficient=1e-2,
         scale_rewards=True,
         final_learning_rate_share=0.5,
-        precision="bfloat16",
+        precision="auto",
     ),
     actors=ActorConfig(envs_per_actor=32, segment_length=16, exploration_noise_std=0.2),
     evaluation=EvaluationConfig(period_steps=20_000),

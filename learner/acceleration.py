@@ -28,7 +28,7 @@ def accelerate(learner: TD3Learner) -> None:
             if isinstance(critic, TwinCritic):
                 critic.kernel = make_critic_kernel(list(critic.parameters()), scratch)
     elif learner.device.type == "cuda":
-        if learner.surrogate is not None and learner.surrogate_config.needs_simulator:
-            logger.info("updates are not captured as CUDA graphs: the surrogate's targets are simulated on the host")
+        if learner.surrogate is not None and learner.surrogate_config.tolerance is not None:
+            logger.info("updates are not captured as CUDA graphs: surrogate.tolerance decides how long each of them is")
         else:
             learner.execute = CapturedSteps(learner, CudaRecorder(learner.generator))

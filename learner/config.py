@@ -10,6 +10,7 @@ from typing import Literal
 from qpu_service.circuit import CircuitShape
 
 BlockName = Literal["pqc", "linear", "random_bits", "zeros", "mlp", "frozen_pqc", "unentangled_pqc"]
+Precision = Literal["float32", "bfloat16", "auto"]
 PolicyFamily = Literal["deterministic", "gaussian", "flow", "variational"]
 
 
@@ -146,9 +147,9 @@ class TD3Config:
     ``critic.max_value``. Source: SimbaV2 (arXiv:2502.15280)."""
     final_learning_rate_share: float = 1.0
     """Share of their learning rates that policy and critics keep at the run's last update; linear in between."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; several times faster on
-    GPUs and on CPUs with AMX."""
+    GPUs and on CPUs with AMX, a hundred times slower on CPUs that have to imitate it. auto: where it is fast."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -1,6 +1,7 @@
 """The quantum block without its surrogate: exact bit means of circuit parameters, differentiable in the angles.
 
-For simulators: a device has neither. Runs on the CPU and waits for the device that holds the parameters.
+For simulators: a QPU has neither. On the CPU by the compiled simulator, on a GPU by learner/device_circuit.py, so that
+the host waits for nothing.
 Must never be needed by the paper's own algorithm; it is what the surrogate is measured against and may be fitted to.
 
 Axis legend: B batch, P circuit parameters, M layers, N qubits.
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from learner.blocks import decode_circuits
 from learner.config import BlockName
+from learner.device_circuit import device_bit_means
 from qpu_service.circuit import CircuitShape
 from qpu_service.types import CircuitBatch
 
@@ -41,8 +43,10 @@ class ExactCircuit:
         The gradient is exact in the angles and zero in the real-valued qubit indices p and k: rounding has none.
 
         Raises:
-            ValueError: if the parameters have the wrong shape or are not finite.
+            ValueError: if the parameters have the wrong shape, or on the CPU are not finite.
         """
+        if circuit_parameters.device.type != "cpu":
+            return device_bit_means(circuit_parameters, self._shape, is_entangled=self._block != "unentangled_pqc")
         output: Tensor = _ExactMeans.apply(circuit_parameters, self)  # type: ignore[no-untyped-call]
         return output
 
@@ -72,15 +76,15 @@ class _ExactMeans(torch.autograd.Function):
         ctx.save_for_backward(circuit_parameters)
         ctx.circuit = circuit
         means = torch.from_numpy(circuit._means(_as_array(circuit_parameters)))
-        return means.to(circuit_parameters.device, circuit_parameters.dtype)
+        return means.to(circuit_parameters.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (circuit_parameters,) = ctx.saved_tensors
         pulled = ctx.circuit._pull_back(_as_array(circuit_parameters), _as_array(gradients[0]))
-        return torch.from_numpy(pulled).to(circuit_parameters.device, circuit_parameters.dtype), None
+        return torch.from_numpy(pulled).to(circuit_parameters.dtype), None
 
 
 def _as_array(tensor: Tensor) -> Float32[np.ndarray, "..."]:
-    array: Float32[np.ndarray, ...] = tensor.detach().float().cpu().contiguous().numpy()
+    array: Float32[np.ndarray, ...] = tensor.detach().float().contiguous().numpy()
     return array

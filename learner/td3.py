@@ -27,6 +27,7 @@ from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
 from learner.optimizers import make_adam, set_learning_rate
 from learner.policy_families import EntropyCoefficient
+from learner.precision import precision_dtype
 from learner.running_means import RunningMeans
 from learner.surrogate_training import SurrogateTrainer
 from learner.tensor_batch import BatchLoader, TensorBatch
@@ -67,6 +68,7 @@ class TD3Learner:
         self.critic_config = critic_config = critic_config or CriticConfig()
         self.surrogate_config = surrogate_config
         self.device = torch.device(device)
+        self._critic_dtype = precision_dtype(config.precision, self.device)
         self.update_step = 0
         circuit = policy_config.circuit
         with torch.random.fork_rng():
@@ -239,7 +241,7 @@ class TD3Learner:
 
     def _precision(self) -> torch.autocast:
         """The critics are nearly all of an update's products; policy, surrogate and losses stay in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._critic_dtype == torch.bfloat16)
 
     def _decay_learning_rates(self) -> None:
         """Linear from the configured rates of policy and critics to their final share."""

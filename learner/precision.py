@@ -1,0 +1,29 @@
+"""Which number format the critics' matrix products run in on the device at hand."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from learner.config import Precision
+
+_CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+"""Either multiplies bfloat16 in hardware; every other x86 processor imitates it, a hundred times slower."""
+
+
+def precision_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on GPUs and on processors that multiply it in hardware, float32 elsewhere."""
+    if precision == "auto":
+        has_bfloat16 = device.type == "cuda" or (device.type == "cpu" and bool(_CPU_FLAGS & _cpu_flags()))
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+@cache
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction sets of the processor; none where the system does not say."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
