@@ -35,6 +35,7 @@ A file like this is an experiment:
   baseline: linear paper                 # the group that the others are compared with
   goals: {Pendulum-v1: -200}             # return that counts as solved
   final_episodes: 100                    # test episodes of each run's last policy
+  results: results/blocks                # optional: a small file per finished run, for grids made in pieces
 
   hdqnn experiment blocks.yaml --dry-run        the runs, their commands, how many side by side
   hdqnn experiment blocks.yaml                  run them; once more goes on where it stopped

@@ -21,6 +21,7 @@ class Fields:
 
     name: str | None
     directory: str | None
+    results: str | None
     presets: tuple[str, ...]
     blocks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -44,7 +45,7 @@ def read_fields(plain: Any, where: str) -> Fields:
     if not isinstance(plain, dict):
         raise ConfigError(f"{where} must be a mapping with at least `presets`, got {plain!r}")
     known = (
-        *("name", "directory", "presets", "blocks", "seeds", "overrides", "variants", "baseline", "goals"),
+        *("name", "directory", "results", "presets", "blocks", "seeds", "overrides", "variants", "baseline", "goals"),
         *("final_episodes", "final_seed", "bootstrap_resamples"),
     )
     unknown = sorted(str(key) for key in plain if key not in known)
@@ -55,6 +56,7 @@ def read_fields(plain: Any, where: str) -> Fields:
     return Fields(
         name=_read_name(plain.get("name"), f"{where}: name"),
         directory=None if plain.get("directory") is None else str(plain["directory"]),
+        results=None if plain.get("results") is None else str(plain["results"]),
         presets=_strings(plain["presets"], f"{where}: presets"),
         blocks=_strings(plain.get("blocks", ["pqc"]), f"{where}: blocks"),
         seeds=_seeds(plain.get("seeds", 1), f"{where}: seeds"),

@@ -45,6 +45,8 @@ class Experiment:
     name: str
     directory: Path
     """Holds a directory per run, their logs and the report."""
+    results: Path | None
+    """Holds a small file per finished run, for good; None for none."""
     runs: tuple[PlannedRun, ...]
     """Seed by seed, so that what is done at any time is balanced over the groups."""
     baselines: tuple[str, ...]
@@ -88,6 +90,8 @@ def read_experiment(path: Path, directory: Path | None = None) -> Experiment:
     experiment = Experiment(
         name=name,
         directory=directory or Path(fields.directory or Path("runs") / name),
+        # Beside the file and not the working directory: results travel with the file.
+        results=None if fields.results is None else path.parent / fields.results,
         runs=tuple(_runs(fields, str(path))),
         baselines=fields.baselines,
         goals=fields.goals,

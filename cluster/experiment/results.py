@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.experiment.runs import ExperimentRun
-from cluster.run_directory import read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class RunResult:
 
 def read_result(run: ExperimentRun) -> RunResult | None:
     """What a run reached so far; None before its first test round."""
-    rounds = list(read_rows(run.run.evaluations))
+    rounds = run.test_rounds()
     if not rounds:
         return None
     planned, config = run.planned, run.planned.config
@@ -69,7 +68,7 @@ def write_curves(runs: Sequence[ExperimentRun], path: Path) -> None:
     def rows() -> Iterator[list[object]]:
         for run in runs:
             planned = run.planned
-            for row in read_rows(run.run.evaluations):
+            for row in run.test_rounds():
                 yield [
                     *(planned.config.env_id, planned.group, planned.block, planned.variant, planned.seed),
                     *(

@@ -1,9 +1,11 @@
 """What each run of an experiment still needs, read from its directory: train, resume, evaluate, or nothing.
 
-Nothing is kept in memory alone: an experiment that was killed goes on from what its directories say.
+Nothing is held in memory alone: an experiment that was killed goes on from what its directories say. A run whose result
+was kept (kept.py), by this machine or by another one, needs nothing.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +13,8 @@ from typing import Any, Literal
 from cluster.config import read_config, to_dict
 from cluster.errors import ConfigError
 from cluster.experiment.grid import Experiment, PlannedRun
-from cluster.run_directory import RunDirectory
+from cluster.experiment.kept import KeptResult, read_kept, write_kept
+from cluster.run_directory import RunDirectory, read_rows
 
 Task = Literal["train", "resume", "evaluate"]
 _NOT_COMPARED = ("run_dir", "backend", "total_steps", "num_threads", "prometheus_port")
@@ -28,6 +31,8 @@ class ExperimentRun:
     """Of the experiment."""
     final_episodes: int
     final_seed: int
+    results: Path | None = None
+    """Where results of finished runs are kept; None keeps none."""
 
     @property
     def run(self) -> RunDirectory:
@@ -56,8 +61,10 @@ class ExperimentRun:
         """What is to be done next; None where the run is finished.
 
         Raises:
-            ConfigError: if the directory holds a run with another configuration.
+            ConfigError: if the directory, or its kept result, is of a run with another configuration.
         """
+        if self.kept_result() is not None:
+            return None
         if not self.run.config.is_file() or not self._has_checkpoint():
             return "train"
         self._check_config()
@@ -103,8 +110,42 @@ class ExperimentRun:
         # A longer training makes the old policy's test episodes those of somebody else.
         self.final.unlink(missing_ok=True)
 
+    def keep(self) -> None:
+        """Keep the result of a finished run, if there is a place for it and it is not there yet."""
+        if self.results is None or self.kept_result() is not None:
+            return
+        result = KeptResult(
+            config=_flat(to_dict(read_config(self.run.config))),
+            final_seed=self.final_seed,
+            final_returns=tuple(self.final_returns() or ()),
+            rounds=self.test_rounds(),
+        )
+        write_kept(result, self._kept)
+
+    def kept_result(self) -> KeptResult | None:
+        """The result that was kept; None where there is none, or one of a shorter run or of other final episodes.
+
+        Raises:
+            ConfigError: if it is of a run with another configuration, or cannot be read.
+        """
+        result = read_kept(self._kept) if self.results is not None else None
+        if result is None:
+            return None
+        self._check_same(result.config, self._kept)
+        wanted = self.final_episodes, self.final_seed if self.final_episodes else result.final_seed
+        is_long = result.config["total_steps"] >= self.planned.config.total_steps
+        return result if is_long and (len(result.final_returns), result.final_seed) == wanted else None
+
+    def test_rounds(self) -> Sequence[Mapping[str, Any]]:
+        """Every test round so far, as ``evaluations.jsonl`` and kept results have them."""
+        result = self.kept_result()
+        return list(read_rows(self.run.evaluations)) if result is None else result.rounds
+
     def env_step(self) -> int:
         """Environment steps that the newest row of metrics tells of."""
+        result = self.kept_result()
+        if result is not None:
+            return int(result.config["total_steps"])
         try:
             with self.run.metrics.open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
@@ -120,6 +161,9 @@ class ExperimentRun:
 
     def final_returns(self) -> list[float] | None:
         """Returns of the final test episodes; None where they were not run."""
+        kept = self.kept_result()
+        if kept is not None:
+            return list(kept.final_returns) or None
         result = _read_json(self.final)
         return None if result is None else [float(value) for value in result["returns"]]
 
@@ -133,16 +177,24 @@ class ExperimentRun:
     def _final_episodes(self) -> int:
         return len(self.final_returns() or [])
 
+    @property
+    def _kept(self) -> Path:
+        return (self.results or self.directory) / f"{self.planned.name}.json"
+
     def _check_config(self) -> None:
-        found, wanted = _flat(to_dict(read_config(self.run.config))), _flat(to_dict(self.planned.config))
+        self._check_same(_flat(to_dict(read_config(self.run.config))), self.run.path)
+
+    def _check_same(self, found: Mapping[str, Any], where: Path) -> None:
+        """Fields that only one side has came or went with a version of the program, and say nothing."""
+        wanted = _flat(to_dict(self.planned.config))
         differing = [
-            f"{name} = {found.get(name)!r} and not {wanted.get(name)!r}"
-            for name in sorted(wanted)
-            if name not in _NOT_COMPARED and found.get(name) != wanted.get(name)
+            f"{name} = {found[name]!r} and not {wanted[name]!r}"
+            for name in sorted(wanted.keys() & found.keys())
+            if name not in _NOT_COMPARED and found[name] != wanted[name]
         ]
         if differing:
             raise ConfigError(
-                f"{self.run.path} was made with {', '.join(differing)}; an experiment holds runs of one file: change "
+                f"{where} was made with {', '.join(differing)}; an experiment holds runs of one file: change "
                 "the file back, or give the changed experiment another name"
             )
 
@@ -150,7 +202,7 @@ class ExperimentRun:
 def experiment_runs(experiment: Experiment) -> list[ExperimentRun]:
     """The runs of an experiment with their places on disk."""
     directory, episodes, seed = experiment.directory, experiment.final_episodes, experiment.final_seed
-    return [ExperimentRun(planned, directory, episodes, seed) for planned in experiment.runs]
+    return [ExperimentRun(planned, directory, episodes, seed, experiment.results) for planned in experiment.runs]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

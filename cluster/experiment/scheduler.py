@@ -95,7 +95,9 @@ class Scheduler:
             ConfigError: before anything starts, if a directory holds a run of another configuration.
         """
         tasks = [(run, run.next_task()) for run in self._runs]
-        self._outcome.done += [run.planned.name for run, task in tasks if task is None]
+        for run in [run for run, task in tasks if task is None]:
+            run.keep()
+            self._outcome.done.append(run.planned.name)
         waiting = deque((run, task) for run, task in tasks if task is not None)
         self._started_s, self._first_steps = self._clock(), self._steps_made()
         try:
@@ -142,6 +144,7 @@ class Scheduler:
         if following == active.task:
             self._fail(active, f"{following} ended well and left the run as it was")
         elif following is None:
+            run.keep()
             self._outcome.done.append(name)
             self._progress.say(f"{name}: done ({len(self._outcome.done)} of {len(self._runs)}){_result(active)}")
         elif self._is_stopping or self._should_stop():
