@@ -1,6 +1,7 @@
 """Results of finished runs as one small file each: a grid can be made in pieces, on several machines, over days.
 
-Such a file says all that the report needs, and how it came about; it can be committed, copied and merged. It must never stand for a run of another configuration.
+Such a file says all that the report needs, and how it came about; it can be committed, copied and merged. It must
+never stand for a run of another configuration.
 """
 
 import json
