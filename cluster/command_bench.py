@@ -28,7 +28,7 @@ BENCHMARKS = {
 
 def run(arguments: list[str]) -> int:
     """Run one benchmark."""
-    listing = "\n".join(f"  {name:8s} {text}" for name, text in BENCHMARKS.items())
+    listing = "\n".join(f"  {name:14s} {text}" for name, text in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="hdqnn bench",
         description=f"Measures one part on this machine. Compare ratios of one run, not seconds of two.\n\n{listing}",

@@ -159,9 +159,9 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _teach() -> str:
-    presets = "\n".join(f"  {name:12s} {DESCRIPTIONS[name]}" for name in PRESETS)
+    presets = "\n".join(f"  {name:18s} {DESCRIPTIONS[name]}" for name in PRESETS)
     generated = "\n".join(f"  {name:20s} {text}" for name, text in QUANTUM_TRAIN_DESCRIPTIONS.items())
-    blocks = "\n".join(f"  {name:12s} {text}" for name, text in BLOCKS.items())
+    blocks = "\n".join(f"  {name:15s} {text}" for name, text in BLOCKS.items())
     return f"""\
 usage: hdqnn train [preset] [--field value …]
 

@@ -49,6 +49,14 @@ _STRONG = dataclasses.replace(
     evaluation=EvaluationConfig(period_steps=20_000),
 )
 
+_MUJOCO_TASKS = {
+    "humanoid": "Humanoid-v4",
+    "halfcheetah": "HalfCheetah-v4",
+    "hopper": "Hopper-v4",
+    "walker2d": "Walker2d-v4",
+    "ant": "Ant-v4",
+}
+
 PRESETS: dict[str, RunConfig] = {
     "pendulum": RunConfig(
         env_id="Pendulum-v1",
@@ -64,17 +72,8 @@ PRESETS: dict[str, RunConfig] = {
         evaluation=EvaluationConfig(period_steps=1_000),
         replay=ReplayConfig(capacity=100_000, slack_steps=200),
     ),
-    "humanoid": _MUJOCO,
-    "humanoid-strong": _STRONG,
-    **{
-        name: dataclasses.replace(_MUJOCO, env_id=env_id)
-        for name, env_id in {
-            "halfcheetah": "HalfCheetah-v4",
-            "hopper": "Hopper-v4",
-            "walker2d": "Walker2d-v4",
-            "ant": "Ant-v4",
-        }.items()
-    },
+    **{name: dataclasses.replace(_MUJOCO, env_id=env_id) for name, env_id in _MUJOCO_TASKS.items()},
+    **{f"{name}-strong": dataclasses.replace(_STRONG, env_id=env_id) for name, env_id in _MUJOCO_TASKS.items()},
     "smoke": RunConfig(
         env_id="Pendulum-v1",
         total_steps=600,
@@ -89,11 +88,11 @@ PRESETS: dict[str, RunConfig] = {
 DESCRIPTIONS: dict[str, str] = {
     "pendulum": "Pendulum-v1 with the paper's circuit; minutes on two cores",
     "humanoid": "Humanoid-v4, Table 2 of arXiv:2503.09119 to the letter",
-    "humanoid-strong": "Humanoid-v4, the same circuit with our strongest critic and normalisation",
-    "halfcheetah": "HalfCheetah-v4 with the same agent",
-    "hopper": "Hopper-v4 with the same agent",
-    "walker2d": "Walker2d-v4 with the same agent",
-    "ant": "Ant-v4 with the same agent",
+    **{name: f"{env_id} with the same agent" for name, env_id in _MUJOCO_TASKS.items() if name != "humanoid"},
+    **{
+        f"{name}-strong": f"{env_id}, the same circuit with our strongest critic and normalisation"
+        for name, env_id in _MUJOCO_TASKS.items()
+    },
     "smoke": "Pendulum-v1 for 600 steps: every part once, in under a minute",
 }
 
