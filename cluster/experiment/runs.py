@@ -114,8 +114,10 @@ class ExperimentRun:
         """Keep the result of a finished run, if there is a place for it and it is not there yet."""
         if self.results is None or self.kept_result() is not None:
             return
+        made = _flat(to_dict(read_config(self.run.config)))
         result = KeptResult(
-            config=_flat(to_dict(read_config(self.run.config))),
+            # A path of this machine means nothing elsewhere.
+            config={name: value for name, value in made.items() if name != "run_dir"},
             final_seed=self.final_seed,
             final_returns=tuple(self.final_returns() or ()),
             rounds=self.test_rounds(),

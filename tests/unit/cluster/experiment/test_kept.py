@@ -92,6 +92,7 @@ def test_a_broken_result_is_named(tmp_path):
 def test_results_say_where_they_came_from_and_are_a_line_per_round(tmp_path):
     text = finished(tmp_path)._kept.read_text()
     made = json.loads(text)["made"]
+    assert str(tmp_path) not in text
     assert made["cores"] >= 1
     assert {"version", "commit", "processor", "torch", "python"} <= made.keys()
     assert sum('"env_step"' in line for line in text.splitlines()) == 2
