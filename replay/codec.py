@@ -63,7 +63,14 @@ def frame_bytes(steps: int, spec: TransitionSpec) -> int:
 
 
 def encode_segment(segment: Segment, spec: TransitionSpec, run_id: str) -> bytes:
-    """Frame of a segment; the same segment always gives the same bytes.
+    """Frame of a segment; the same segment always gives the same bytes. Errors as of ``encode_into``."""
+    frame = bytearray(frame_bytes(len(segment), spec))
+    encode_into(frame, 0, segment, spec, run_id)
+    return bytes(frame)
+
+
+def encode_into(buffer: bytearray, offset: int, segment: Segment, spec: TransitionSpec, run_id: str) -> None:
+    """Write the frame of a segment, ``frame_bytes`` long, into ``buffer`` at ``offset``.
 
     Raises:
         InvalidSegmentError: if the segment does not fit ``spec``, holds non-finite numbers or is too large.
@@ -85,10 +92,9 @@ def encode_segment(segment: Segment, spec: TransitionSpec, run_id: str) -> bytes
     ):
         if not 0 <= value <= limit:
             raise InvalidSegmentError(f"{field} must be within 0..{limit}, got {value}")
-    frame = bytearray(size)
     _HEADER.pack_into(
-        frame,
-        0,
+        buffer,
+        offset,
         _MAGIC,
         FORMAT_VERSION,
         len(name),
@@ -105,16 +111,16 @@ def encode_segment(segment: Segment, spec: TransitionSpec, run_id: str) -> bytes
         schema_hash(spec, run_id),
         name,
     )
-    observations_of(frame, HEAD_BYTES, len(segment), spec)[:] = segment.observations
-    records = records_of(frame, HEAD_BYTES, len(segment), spec)
+    observations_of(buffer, offset + HEAD_BYTES, len(segment), spec)[:] = segment.observations
+    records = records_of(buffer, offset + HEAD_BYTES, len(segment), spec)
     records["action"] = segment.actions
     records["reward"] = segment.rewards
     records["discount"] = segment.discounts
     records["circuit_parameters"] = segment.circuit_parameters
     records["policy_version"] = segment.policy_versions
     pack_bits(segment.bits, records["bits"])
-    struct.pack_into("<I", frame, CRC_START, _crc(frame))
-    return bytes(frame)
+    with memoryview(buffer)[offset : offset + size] as frame:
+        struct.pack_into("<I", frame, CRC_START, _crc(frame))
 
 
 def decode_segment(frame: bytes, spec: TransitionSpec, run_id: str) -> Segment:
@@ -186,9 +192,9 @@ def _check_header(frame: bytes, spec: TransitionSpec, run_id: str) -> tuple[int,
     return steps, name_bytes, actor_id, incarnation, sequence, previous, name
 
 
-def _crc(frame: bytes | bytearray) -> int:
-    view = memoryview(frame)
-    return zlib.crc32(view[CRC_END:], zlib.crc32(view[:CRC_START]))
+def _crc(frame: bytes | memoryview) -> int:
+    with memoryview(frame) as view:
+        return zlib.crc32(view[CRC_END:], zlib.crc32(view[:CRC_START]))
 
 
 def _native(column: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ Keys, all with the run as hash tag so that a cluster keeps them together:
 - ``hdqnn:{run}:incarnations``  hash: actor to its number of starts
 - ``hdqnn:{run}:lengths``       list: ``steps bytes`` of every segment held, oldest first
 - ``hdqnn:{run}:segment:<i>``   string: the frame of segment i
+- ``hdqnn:{run}:staged:<n>``    string: a frame inside an insert's transaction; outside of one there is none
 """
 
 import secrets
@@ -78,6 +79,7 @@ class RedisDataset:
             f"hdqnn:{{{run_id}}}:{name}" for name in ("meta", "counters", "sequences", "incarnations", "lengths")
         )
         self.segment_prefix = f"hdqnn:{{{run_id}}}:segment:"
+        self.staging_prefix = f"hdqnn:{{{run_id}}}:staged:"
         self._counters_script = Script("counters")
         session.check_no_eviction()
         self.dataset_id = self._open(capacity, capacity_bytes, dataset_id)

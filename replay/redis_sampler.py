@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from replay.rate_limiter import RateLimiter
 from replay.records import are_finite, read_transitions, record_dtype, transition_dtype, version_offset
 from replay.redis_dataset import RedisDataset
 from replay.redis_session import RedisSession, Script
+from replay.row_reader import RowReader, UnexpectedAnswerError
 from replay.sampling import EVERYTHING, SampleRule
 from replay.types import ReplayCounts, TransitionBatch, TransitionSpec
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 _MAX_ROUNDS = 64
 _MAX_DRAWS = 20_000
 _SPARE_DRAWS = 8
+_NUM_NUMBERS = 10
+"""What the script returns before its rows."""
 _KEPT_BYTES = 16 * 2**20
 
 
@@ -56,7 +60,9 @@ class Window:
         if self.first_index >= self.next_index:
             return np.arange(0), np.arange(0)
         share = self.mean_steps / self.longest
-        num_draws = min(math.ceil(count / share * 1.05) + _SPARE_DRAWS, _MAX_DRAWS)
+        # Three standard deviations more than needed on average, so that a second round trip is rare.
+        deviation = math.sqrt(count * (1.0 - min(share, 1.0)))
+        num_draws = min(math.ceil((count + 3.0 * deviation) / share) + _SPARE_DRAWS, _MAX_DRAWS)
         indices = rng.integers(self.first_index, self.next_index, num_draws)
         steps = rng.integers(0, self.longest, num_draws)
         is_allowed = (indices > self.first_index) | (steps >= self.num_skipped)
@@ -78,6 +84,8 @@ class RedisSampler:
         self._limiter = limiter
         self._learner_id = learner_id
         self._script = Script("sample")
+        record_bytes, self._row_bytes = record_dtype(dataset.spec).itemsize, transition_dtype(dataset.spec).itemsize
+        self._rows = RowReader(dataset.segment_prefix, HEAD_BYTES, record_bytes, self._row_bytes)
         self._learners_key = f"hdqnn:{{{dataset.run_id}}}:learners"
         self._window: Window | None = None
         self._size = 0
@@ -204,7 +212,6 @@ class RedisSampler:
     ) -> tuple[Window, np.ndarray]:
         """Set this learner's count where given; returns the window of now, and rows at ``places`` or of the queue."""
         dataset, spec = self.dataset, self.dataset.spec
-        record_bytes, row_bytes = record_dtype(spec).itemsize, transition_dtype(spec).itemsize
         keys = (dataset.meta_key, dataset.counters_key, dataset.lengths_key, self._learners_key)
         arguments = (
             dataset.dataset_id,
@@ -215,17 +222,14 @@ class RedisSampler:
             rule.newest,
             rule.min_policy_version,
             HEAD_BYTES,
-            record_bytes,
+            record_dtype(spec).itemsize,
             4 * spec.observation_size,
             version_offset(spec),
         )
-        starts = (HEAD_BYTES + record_bytes * places[1]).tolist()
-        ranges = [
-            (f"{dataset.segment_prefix}{index}", start, start + row_bytes - 1)
-            for index, start in zip(places[0].tolist(), starts, strict=True)
-        ]
-        answer, rows = dataset.session.call(partial(self._exchange, keys=keys, arguments=arguments, ranges=ranges))
-        status, inserted, all_sampled, held, missed, oldest, first, num_skipped, next_index, longest, taken = answer
+        rows, answer, taken = dataset.session.call(
+            partial(self._exchange, keys=keys, arguments=arguments, places=places, is_fast=True)
+        )
+        status, inserted, all_sampled, held, missed, oldest, first, num_skipped, next_index, longest = answer
         dataset.check_status(status)
         self._size = held
         self._counts = ReplayCounts(inserted=inserted, sampled=all_sampled)
@@ -238,23 +242,39 @@ class RedisSampler:
             longest=max(longest, 1),
             mean_steps=max(held / max(next_index - oldest, 1), 1.0),
         )
-        return window, self._checked(b"".join(row for row in (*taken, *rows) if len(row) == row_bytes))
+        return window, self._checked(b"".join(taken) if taken else rows)
 
     def _exchange(
-        self, client: Any, *, keys: Sequence[str], arguments: Sequence[object], ranges: Sequence[tuple[str, int, int]]
-    ) -> tuple[list[Any], list[bytes]]:
-        """Run the script, then read the ranges, in one round trip."""
+        self,
+        client: Any,
+        *,
+        keys: Sequence[str],
+        arguments: Sequence[object],
+        places: tuple[np.ndarray, np.ndarray],
+        is_fast: bool,
+    ) -> tuple[bytes | memoryview, list[int], list[bytes]]:
+        """Read the rows, then run the script, in one round trip; what came and what the script took.
+
+        ``is_fast`` is what redis-py cannot do; it is done without where anything but rows comes.
+        """
         connection = client.connection_pool.get_connection()
+        num_rows, again = len(places[0]), partial(self._exchange, client, keys=keys, arguments=arguments, places=places)
         try:
             script = connection.pack_command("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
-            connection.send_packed_command([b"".join((*script, *(_getrange(*place) for place in ranges)))])
-            answer = connection.read_response()
-            return answer, [connection.read_response() for _ in ranges]
+            connection.send_packed_command(chain(self._rows.requests(*places), [b"".join(script)]))
+            if is_fast and num_rows:
+                return *self._rows.receive(connection, num_rows, _NUM_NUMBERS), []
+            rows = [connection.read_response() for _ in range(num_rows)]
+            *answer, taken = connection.read_response()
+            return b"".join(row for row in rows if len(row) == self._row_bytes), answer, taken
+        except UnexpectedAnswerError:
+            connection.disconnect()
+            return again(is_fast=False)
         except self.dataset.session.script_missing:
             # A restarted server has forgotten its scripts.
             connection.disconnect()
             client.script_load(self._script.text)
-            return self._exchange(client, keys=keys, arguments=arguments, ranges=ranges)
+            return again(is_fast=is_fast)
         except BaseException:
             # Replies that nobody read must not meet the next command.
             connection.disconnect()
@@ -262,7 +282,7 @@ class RedisSampler:
         finally:
             client.connection_pool.release(connection)
 
-    def _checked(self, rows: bytes) -> np.ndarray:
+    def _checked(self, rows: bytes | memoryview) -> np.ndarray:
         transitions = np.frombuffer(rows, transition_dtype(self.dataset.spec))
         is_good = are_finite(transitions)
         if is_good.all():
@@ -272,16 +292,3 @@ class RedisSampler:
         logger.warning("left out transitions that are not finite (%d so far)", self.num_rejected)
         good: np.ndarray = transitions[is_good]
         return good
-
-
-def _getrange(key: str, start: int, end: int) -> bytes:
-    """The command as it travels; redis-py's own packing of 256 of them takes longer than the server's answer."""
-    name, first, last = key.encode(), b"%d" % start, b"%d" % end
-    return b"*4\r\n$8\r\nGETRANGE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(name),
-        name,
-        len(first),
-        first,
-        len(last),
-        last,
-    )

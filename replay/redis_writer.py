@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from replay.codec import encode_segment
 from replay.errors import SequenceGapError
+from replay.insert_transaction import InsertTransactions
 from replay.rate_limiter import RateLimiter
 from replay.redis_dataset import RedisDataset
-from replay.redis_session import RedisSession, Script
+from replay.redis_session import RedisSession
 from replay.types import InsertReply, ReplayCounts, Segment, TransitionSpec
 
 _STATUS_NEW = 1
@@ -35,7 +35,7 @@ class RedisWriter:
         self.dataset = dataset
         self._limiter = limiter
         self._capacity = capacity
-        self._script = Script("insert")
+        self._transactions = InsertTransactions(dataset)
         self._longest = 1
 
     @classmethod
@@ -80,6 +80,7 @@ class RedisWriter:
         """
         if not segments:
             return self.poll()
+        self._check_lengths(segments)
         return self._checked(segments, self.dataset.session.call(lambda client: self._send(client, segments)))
 
     def start_insert(self, segments: Sequence[Segment]) -> StartedInsert:
@@ -89,12 +90,14 @@ class RedisWriter:
             InvalidSegmentError: as of ``insert``; nothing is sent then.
         """
         session = self.dataset.session
-        commands = [self._command(segment) for segment in segments]
+        self._check_lengths(segments)
+        # In one piece: every send wakes the server up.
+        packed = bytearray()
+        for piece in self._transactions.requests(segments):
+            packed += piece
         connection = None
         try:
             connection = session.client.connection_pool.get_connection()
-            # In one piece: every send wakes the server up.
-            packed = b"".join(part for command in commands for part in connection.pack_command(*command))
             connection.send_packed_command([packed])
         except session.failures:
             if connection is not None:
@@ -112,7 +115,7 @@ class RedisWriter:
             return self.insert_many(started.segments)
         is_clean = False
         try:
-            replies = [connection.read_response() for _ in started.segments]
+            replies: Any = self._transactions.read(connection, started.segments)
             is_clean = True
         except self.dataset.session.failures:
             replies = None
@@ -148,40 +151,27 @@ class RedisWriter:
             policy_version=policy_version,
         )
 
-    def _command(self, segment: Segment) -> tuple[object, ...]:
-        """The insert script with its keys and arguments."""
-        segment.check_length(self._capacity)
-        dataset = self.dataset
-        keys = (dataset.meta_key, dataset.counters_key, dataset.sequences_key, dataset.lengths_key)
-        return (
-            "EVALSHA",
-            self._script.sha,
-            len(keys),
-            *keys,
-            dataset.dataset_id,
-            f"{segment.actor_id}:{segment.incarnation}",
-            segment.sequence,
-            len(segment),
-            encode_segment(segment, dataset.spec, dataset.run_id),
-            dataset.segment_prefix,
-        )
+    def _check_lengths(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            segment.check_length(self._capacity)
 
     def _send(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
         try:
             return self._pipelined(client, segments)
         except self.dataset.session.script_missing:
             # A restarted server has forgotten its scripts.
-            client.script_load(self._script.text)
+            client.script_load(self._transactions.script.text)
             return self._pipelined(client, segments)
 
     def _pipelined(self, client: Any, segments: Sequence[Segment]) -> list[list[int]]:
-        """Store each segment; the first error counts, because what follows it is only a gap."""
+        """Store each segment, with the answers of all transactions read at the end."""
         connection = client.connection_pool.get_connection()
         try:
             # Not redis-py's pipeline: it encodes everything before it sends anything, and the server would sit idle.
-            for segment in segments:
-                connection.send_command(*self._command(segment))
-            return [connection.read_response() for _ in segments]
+            for number, piece in enumerate(self._transactions.requests(segments)):
+                # A PING in the middle would be taken into the transaction.
+                connection.send_packed_command([piece], check_health=number == 0)
+            return self._transactions.read(connection, segments)
         except BaseException:
             # Replies that nobody read must not meet the next command.
             connection.disconnect()

@@ -29,7 +29,8 @@ class Acknowledged(NamedTuple):
 
 _STORED = (0, 1)
 """Statuses of the insert script that acknowledge: already stored, stored now."""
-_NUM_INSERT_KEYS = 4
+_NUM_RUN_KEYS, _NUM_RUN_ARGUMENTS = 4, 2
+"""Of the insert script, before those of its segments."""
 
 
 class WireLedger:
@@ -44,7 +45,8 @@ class WireLedger:
         self._lock = threading.Lock()
         self._requests: dict[int, _Reader] = defaultdict(_Reader)
         self._replies: dict[int, _Reader] = defaultdict(_Reader)
-        self._waiting: dict[int, deque[tuple[SegmentId, int] | None]] = defaultdict(deque)
+        self._queued: dict[int, list[tuple[SegmentId, int]]] = defaultdict(list)
+        self._waiting: dict[int, deque[list[tuple[SegmentId, int]]]] = defaultdict(deque)
         self._sent: list[SegmentId] = []
         self._acknowledged: list[Acknowledged] = []
 
@@ -53,15 +55,25 @@ class WireLedger:
         with self._lock:
             if not is_reply:
                 for request in self._requests[connection].feed(data):
-                    found = _as_insert(request)
-                    self._waiting[connection].append(found)
-                    if found is not None:
-                        self._sent.append(found[0])
+                    self._waiting[connection].append(self._asked(connection, request))
                 return
             for reply in self._replies[connection].feed(data):
                 asked = self._waiting[connection].popleft()
-                if asked is not None and isinstance(reply, list) and reply and reply[0] in _STORED:
-                    self._acknowledged.append(Acknowledged(self._clock(), *asked))
+                # EXEC answers with the answers to all that was queued; the script's is the only list.
+                answers = reply if isinstance(reply, list) else []
+                statuses = next((answer for answer in answers if isinstance(answer, list)), [])
+                for found, (status, *_) in zip(asked, statuses, strict=False):
+                    if status in _STORED:
+                        self._acknowledged.append(Acknowledged(self._clock(), *found))
+
+    def _asked(self, connection: int, request: object) -> list[tuple[SegmentId, int]]:
+        """The segments that the answer to this request is about: of EXEC those of its transaction, else none."""
+        found = _as_insert(request)
+        self._sent += [segment for segment, _ in found]
+        if request == [b"EXEC"]:
+            return self._queued.pop(connection, [])
+        self._queued[connection] += found
+        return []
 
     def sent(self) -> list[SegmentId]:
         """Every insert that reached the server's side, in order; a segment that was sent twice is there twice."""
@@ -74,16 +86,20 @@ class WireLedger:
             return list(self._acknowledged)
 
 
-def _as_insert(request: object) -> tuple[SegmentId, int] | None:
-    """The segment of an EVALSHA of the insert script, else None."""
+def _as_insert(request: object) -> list[tuple[SegmentId, int]]:
+    """The segments and steps of an EVALSHA of the insert script, else none."""
     if not (isinstance(request, list) and len(request) > 9 and request[0] in (b"EVALSHA", b"EVAL")):
-        return None
+        return []
     num_keys = int(request[2])
-    if num_keys != _NUM_INSERT_KEYS or not request[5].endswith(b":sequences"):
-        return None
-    _, who, sequence, steps = request[3 + num_keys : 7 + num_keys]
-    actor_id, incarnation = who.split(b":")
-    return SegmentId(int(actor_id), int(incarnation), int(sequence)), int(steps)
+    if num_keys <= _NUM_RUN_KEYS or not request[5].endswith(b":sequences"):
+        return []
+    arguments = request[3 + num_keys + _NUM_RUN_ARGUMENTS :]
+    found = []
+    for start in range(0, len(arguments), 4):
+        who, sequence, steps, _ = arguments[start : start + 4]
+        actor_id, incarnation = who.split(b":")
+        found.append((SegmentId(int(actor_id), int(incarnation), int(sequence)), int(steps)))
+    return found
 
 
 class _Reader:

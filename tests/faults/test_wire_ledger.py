@@ -11,23 +11,38 @@ def request(*words):
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-def insert(actor, incarnation, sequence, steps=8, frame=b"\r\n*3\r\n"):
-    keys = [f"hdqnn:{{run}}:{name}" for name in ("meta", "counters", "sequences", "lengths")]
-    who = f"{actor}:{incarnation}"
-    return request("EVALSHA", "sha", 4, *keys, "id", who, sequence, steps, frame, "hdqnn:{run}:segment:")
+def insert(actor, incarnation, *sequences, steps=8, frame=b"\r\n*3\r\n"):
+    staged = [f"hdqnn:{{run}}:staged:{number}" for number in range(len(sequences))]
+    keys = [*(f"hdqnn:{{run}}:{name}" for name in ("meta", "counters", "sequences", "lengths")), *staged]
+    arguments = [word for sequence in sequences for word in (f"{actor}:{incarnation}", sequence, steps, 7)]
+    return (
+        request("MULTI")
+        + b"".join(request("SET", key, frame) for key in staged)
+        + request("EVALSHA", "sha", len(keys), *keys, "id", "hdqnn:{run}:segment:", *arguments)
+        + request("DEL", *staged)
+        + request("EXEC")
+    )
 
 
-def answer(status):
-    return b"*5\r\n" + b"".join(b":%d\r\n" % number for number in (status, 8, 0, 1, 0))
+def answer(*statuses):
+    replies = b"".join(
+        b"*5\r\n" + b"".join(b":%d\r\n" % number for number in (status, 8, 0, 1, 0)) for status in statuses
+    )
+    queued = b"+OK\r\n" + b"+QUEUED\r\n" * (len(statuses) + 2)
+    done = b"*%d\r\n" % (len(statuses) + 2) + b"+OK\r\n" * len(statuses)
+    return queued + done + b"*%d\r\n" % len(statuses) + replies + b":0\r\n"
 
 
+NO_ROOM = b"+OK\r\n-OOM command not allowed\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT Transaction discarded\r\n"
+NO_SCRIPT = b"+OK\r\n" + 3 * b"+QUEUED\r\n" + b"*3\r\n+OK\r\n-NOSCRIPT No matching script\r\n:1\r\n"
 CONVERSATION = [
     (request("AUTH", "secret") + request("PING"), b"+OK\r\n+PONG\r\n"),
     (insert(1, 2, 3) + insert(1, 2, 4), answer(1) + answer(0)),
     (request("MGET", "a", "b"), b"*2\r\n$-1\r\n$3\r\nabc\r\n"),
     (insert(1, 2, 6), answer(2)),
-    (insert(1, 2, 5), b"-OOM command not allowed\r\n"),
-    (insert(1, 2, 5, frame=b"x" * 100_000), answer(1)),
+    (insert(1, 2, 5), NO_ROOM),
+    (insert(1, 2, 5), NO_SCRIPT),
+    (insert(1, 2, 5, 6, 8, frame=b"x" * 100_000), answer(1, 1, 2)),
 ]
 
 
@@ -38,8 +53,8 @@ def test_sent_and_acknowledged_are_told_apart(piece):
         for is_reply, data in ((False, sent), (True, got)):
             for start in range(0, len(data), piece if len(data) < 10_000 else 5_000):
                 ledger(0, is_reply, data[start : start + (piece if len(data) < 10_000 else 5_000)])
-    assert ledger.sent() == [SegmentId(1, 2, sequence) for sequence in (3, 4, 6, 5, 5)]
-    assert [entry.segment.sequence for entry in ledger.acknowledged()] == [3, 4, 5]
+    assert ledger.sent() == [SegmentId(1, 2, sequence) for sequence in (3, 4, 6, 5, 5, 5, 6, 8)]
+    assert [entry.segment.sequence for entry in ledger.acknowledged()] == [3, 4, 5, 6]
     assert {(entry.at_s, entry.steps) for entry in ledger.acknowledged()} == {(5.0, 8)}
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from replay.codec import encode_segment
 from replay.errors import ReplayConfigError, ReplayError
 from replay.redis_sampler import RedisSampler
 from replay.redis_writer import RedisWriter
@@ -195,30 +194,6 @@ def test_what_needs_a_mirror_is_refused(make_sampler):
         sampler.update_priorities(np.arange(1), np.ones(1, np.float32))
     with pytest.raises(ReplayConfigError, match="a name without colons, got 'a:b'"):
         make_sampler("a:b")
-
-
-def test_a_frame_too_short_for_what_it_claims_is_refused_at_the_insert(writer, client, run_id):
-    """By the script itself, before anything is written."""
-    frame = encode_segment(make_segment(4), SPEC, run_id)
-    keys = (writer.dataset.meta_key, writer.dataset.counters_key, writer.dataset.sequences_key)
-    before = writer.poll()
-    for bad in (frame[:100], frame[: len(frame) // 2], b"\xff" * 300):
-        with pytest.raises(ReplayError, match="answered with an error"):
-            writer.dataset.session.call(
-                writer.dataset.session.script(
-                    writer._script,
-                    (*keys, writer.dataset.lengths_key),
-                    writer.dataset.dataset_id,
-                    "0:1",
-                    0,
-                    4,
-                    bad,
-                    writer.dataset.segment_prefix,
-                )
-            )
-    assert writer.poll() == before
-    assert client.llen(writer.dataset.lengths_key) == 0
-    assert writer.insert(make_segment(4)).is_new
 
 
 def test_a_run_without_circuit_has_empty_columns(server, run_id):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -135,6 +136,16 @@ class ReplayMachine(RuleBasedStateMachine):
         self.take(segment)
         self.check_reply(reply, is_new=reply.is_new)
 
+    @rule(actor_id=ACTORS, lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3), share=st.floats(0, 1))
+    def insert_half(self, actor_id, lengths, share):
+        """A writer dies before the last byte of its insert is sent: nothing of it has happened."""
+        segments = [self.next_segment(actor_id, steps, ahead) for ahead, steps in enumerate(lengths)]
+        request = b"".join(bytes(piece) for piece in self.writer._transactions.requests(segments))
+        with redis.Redis.from_url(self.server.url) as dying:
+            connection = dying.connection_pool.get_connection()
+            connection.send_packed_command([request[: int(share * (len(request) - 1))]])
+            connection.disconnect()
+
     @rule()
     def reset_connections(self):
         self.proxy.cut()
@@ -202,6 +213,13 @@ class ReplayMachine(RuleBasedStateMachine):
         expected = [reward for segment in self.held for reward in segment.rewards]
         for replay in (self.learner, self.memory):
             assert replay._mirror.gather(np.arange(len(replay))).reward.tolist() == expected
+
+    @invariant()
+    def no_frame_is_left_over(self):
+        prefix = f"hdqnn:{{{self.run_id}}}:"
+        with redis.Redis.from_url(self.server.url) as client:
+            assert not client.keys(f"{prefix}staged:*")
+            assert client.exists(*(f"{prefix}segment:{index}" for index in range(200))) == len(self.held)
 
 
 def test_replays_agree_with_the_model(server, proxy, tmp_path):
