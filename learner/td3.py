@@ -25,8 +25,9 @@ from learner.errors import LearnerDivergedError
 from learner.losses import polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
-from learner.optimizers import make_adam, set_learning_rate
+from learner.optimizers import make_adam, scale_learning_rates
 from learner.policy_families import EntropyCoefficient
+from learner.policy_weights import make_policy_optimizer, size_metrics
 from learner.running_means import RunningMeans
 from learner.surrogate_training import SurrogateTrainer
 from learner.tensor_batch import BatchLoader, TensorBatch
@@ -81,6 +82,7 @@ class TD3Learner:
                 self.surrogate = QuantumSurrogate(
                     circuit.num_parameters, circuit.num_qubits, surrogate_config.hidden_size
                 ).to(self.device)
+            self.policy_optimizer = make_policy_optimizer(self.policy, policy_config, config, seed=seed)
         self.target_policy.load_state_dict(self.policy.state_dict())
         # One normaliser: what the statistics say now holds for both.
         self.target_policy.normaliser = self.policy.normaliser
@@ -91,7 +93,6 @@ class TD3Learner:
         self.asymmetry = Asymmetry(critic_config, decay_updates, self.device)
         self._decay_updates = decay_updates
         self.loader = BatchLoader(self.device)
-        self.policy_optimizer = make_adam(self.policy, config.policy_learning_rate)
         self.critic_optimizer = make_adam(self.critic, config.critic_learning_rate)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.surrogate_trainer = (
@@ -247,8 +248,8 @@ class TD3Learner:
             return
         progress = min(self.update_step / self._decay_updates, 1.0)
         share = 1 - (1 - self.config.final_learning_rate_share) * progress
-        set_learning_rate(self.policy_optimizer, self.config.policy_learning_rate * share)
-        set_learning_rate(self.critic_optimizer, self.config.critic_learning_rate * share)
+        scale_learning_rates(self.policy_optimizer, share)
+        scale_learning_rates(self.critic_optimizer, share)
 
     def _surrogate_sample(self, policy: PolicyNetwork, observation: Float[Tensor, "B O"]) -> tuple[Tensor, Tensor]:
         """A_qt(s), the policy with the circuit replaced by its surrogate, and log π where the family has one."""
@@ -276,7 +277,7 @@ class TD3Learner:
                 f"training diverged at update {self.update_step}: {', '.join(bad)}; expected finite losses. "
                 "Resume from the last checkpoint with a lower learning rate, or check the environment's rewards"
             )
-        return means
+        return means | size_metrics(self.policy_optimizer)
 
     def policy_parameters(self) -> dict[str, np.ndarray]:
         """Copies of the acting parameters (PreDNN, PostDNN, block, frozen weights, observation statistics), by name.
