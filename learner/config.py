@@ -35,8 +35,11 @@ class PolicyConfig:
     weights: PolicyWeights = "trained"
     """trained: the weights themselves (paper); generated: angles of a circuit and a mapping model that make them
     (Quantum-Train, docs/dist-qtrl.md), for every block. Both act, publish and export plain weights."""
-    generator: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(max_qubits=13))
-    """Circuit and mapping model of generated weights."""
+    generator: GeneratorConfig = field(
+        default_factory=lambda: GeneratorConfig(max_qubits=13, probability_gain=1.0, probability_scale=10.0)
+    )
+    """Circuit and mapping model of generated weights. Registers of 13 qubits, and a stretch that gives
+    probabilities a say beside the binary digits, which would decide nearly alone with the source's."""
     num_flow_layers: int = 2
     """Affine couplings of the flow family."""
     latent_size: int = 32
@@ -125,9 +128,10 @@ class TD3Config:
     """τ of both soft targets. Source: paper."""
     policy_learning_rate: float = 3e-4
     """α of PreDNN and PostDNN. Source: paper."""
-    circuit_learning_rate: float = 1e-2
-    """Adam's rate of the angles that generate the policy's weights (policy.weights=generated), rad."""
-    mapping_learning_rate: float = 1e-3
+    circuit_learning_rate: float = 3e-4
+    """Adam's rate of the angles that generate the policy's weights (policy.weights=generated), rad. An angle moves all
+    weights at once: with this rate actions move about as fast as where Adam moves the weights themselves."""
+    mapping_learning_rate: float = 1e-4
     """The same of their mapping model; what is not generated keeps policy_learning_rate."""
     critic_learning_rate: float = 3e-4
     """α of the critics. Source: paper."""

@@ -43,7 +43,7 @@ def adam_of(groups: Sequence[tuple[list[nn.Parameter], float]]) -> torch.optim.A
 
 
 def scale_learning_rates(optimizer: PolicyOptimizer, share: float) -> None:
-    """Set every group's rate to a share of its first; in place where it is a tensor: a captured graph reads it there."""
+    """Set every group's rate to a share of its first; a tensor in place, where a captured graph reads it."""
     for group in optimizer.param_groups:
         learning_rate = group[_BASE_RATE] * share
         if isinstance(group["lr"], Tensor):

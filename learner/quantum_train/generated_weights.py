@@ -27,13 +27,17 @@ class GeneratedWeights:
     (the gains of a normalisation, a layer of zeros) has no spread to keep and means something by its value: it is
     trained directly.
 
+    Weights are dealt out in a fixed random order instead of that of the module's parameters. Neighbours in a tensor
+    share most of their binary digits: in order, the units of a layer come out alike, wide layers add them up, and a
+    policy starts at the flat ends of its tanh (docs/dist-qtrl.md).
+
     The generator computes on the CPU; the module may be elsewhere.
 
     Args:
         module: its parameters that require a gradient are generated from now on.
         config: circuit and mapping; ``max_qubits`` keeps registers small where there are many weights.
         learning_rates: Adam's for the angles and for the mapping model.
-        seed: of the generator's start.
+        seed: of the generator's start and of the order.
         source: where probabilities come from; default: exact simulation.
         direct_learning_rate: Adam's for tensors that are trained directly; default: that of the mapping model.
 
@@ -56,13 +60,14 @@ class GeneratedWeights:
         self._parameters = [parameter for parameter in trained if not _is_constant(parameter)]
         self._sizes = [parameter.numel() for parameter in self._parameters]
         self.generator = WeightGenerator(sum(self._sizes), config, seed=seed, source=source)
+        self._order = torch.randperm(self.num_weights, generator=torch.Generator().manual_seed(seed + 1))
         of_circuit, of_mapping = learning_rates
         groups = [([self.generator.angles], of_circuit), (list(self.generator.mapping.parameters()), of_mapping)]
         if self._direct:
             groups.append((self._direct, of_mapping if direct_learning_rate is None else direct_learning_rate))
         self._optimizer = adam_of(groups)
         with torch.no_grad():
-            self.tensor_scales: Float[Tensor, "T"] = self._matching_scales(self.generator())
+            self.tensor_scales = self._matching_scales(self.generator()[self._order])
         self._weights: Tensor | None = None
         self.fill()
 
@@ -131,14 +136,16 @@ class GeneratedWeights:
         self.fill()
 
     def _generate(self) -> Float[Tensor, "M"]:
-        return self.generator() * self.tensor_scales.repeat_interleave(torch.tensor(self._sizes))
+        return self.generator()[self._order] * self.tensor_scales.repeat_interleave(torch.tensor(self._sizes))
 
     def _matching_scales(self, generated: Float[Tensor, "M"]) -> Float[Tensor, "T"]:
         # A tensor of few numbers may come out near zero; the floor keeps its scale, and so its steps, in bounds.
         floor = 0.1 * _spread(generated) + 1e-12
         parts = torch.split(generated, self._sizes)
         pairs = zip(self._parameters, parts, strict=True)
-        return torch.stack([_spread(parameter).cpu() / torch.maximum(_spread(part), floor) for parameter, part in pairs])
+        return torch.stack(
+            [_spread(parameter).cpu() / torch.maximum(_spread(part), floor) for parameter, part in pairs]
+        )
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -105,9 +105,7 @@ def test_policy_and_target_start_as_one_and_the_target_follows_softly():
     for target, value in zip(learner.target_policy.parameters(), start, strict=True):
         assert torch.equal(target, value)
     learn(learner, 1)
-    for target, value, now in zip(
-        learner.target_policy.parameters(), start, learner.policy.parameters(), strict=True
-    ):
+    for target, value, now in zip(learner.target_policy.parameters(), start, learner.policy.parameters(), strict=True):
         torch.testing.assert_close(target, value + 0.25 * (now - value))
 
 
@@ -130,7 +128,7 @@ def test_gains_of_a_normalisation_are_trained_directly():
     assert torch.equal(gain, torch.ones(16))
     angles, mapping, direct = learner.policy_optimizer.param_groups
     assert any(parameter is gain for parameter in direct["params"])
-    assert (angles["lr"], mapping["lr"], direct["lr"]) == (1e-2, 1e-3, 3e-4)
+    assert (angles["lr"], mapping["lr"], direct["lr"]) == (3e-4, 1e-4, 3e-4)
     learn(learner, 2)
     assert not torch.equal(gain, torch.ones(16))
 
@@ -138,7 +136,7 @@ def test_gains_of_a_normalisation_are_trained_directly():
 def test_both_learning_rates_decay():
     learner = make_learner("linear", decay_updates=4, final_learning_rate_share=0.5)
     learn(learner, 4)
-    assert [group["lr"] for group in learner.policy_optimizer.param_groups] == pytest.approx([5e-3, 5e-4])
+    assert [group["lr"] for group in learner.policy_optimizer.param_groups] == pytest.approx([1.5e-4, 5e-5])
     assert learner.critic_optimizer.param_groups[0]["lr"] == pytest.approx(1.5e-4)
 
 
