@@ -150,7 +150,8 @@ class GeneratedWeights:
 
 def _spread(values: Tensor) -> Tensor:
     """Root mean square."""
-    return values.detach().square().mean().sqrt()
+    spread: Tensor = values.detach().square().mean().sqrt()
+    return spread
 
 
 def _is_constant(parameter: nn.Parameter) -> bool:
