@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64
 
 from actors.errors import InvalidEnvironmentError
@@ -45,7 +44,7 @@ def run_episodes(
     running = np.arange(len(tasks))
     for _ in range(_MAX_STEPS):
         observation = current[running] * np.float32(observation_scale)
-        outputs = _outputs(policy, observation)
+        outputs = policy.act(observation)
         actions, log_probabilities = choose(policy, outputs, rng, explore=explore)
         still_running = []
         for row, index in enumerate(running.tolist()):
@@ -74,12 +73,12 @@ def choose(
 ) -> tuple[np.ndarray, Float64[np.ndarray, "E"]]:
     """Actions and their log-probabilities; discrete ones as int64 (E,), continuous ones as float32 (E, A)."""
     if policy.log_std is None:
-        log_p = outputs - outputs.max(axis=1, keepdims=True)
-        log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+        log_p = outputs - np.maximum.reduce(outputs, axis=1, keepdims=True)
+        log_p -= np.log(np.add.reduce(np.exp(log_p), axis=1, keepdims=True))
         # The largest of log p + Gumbel noise is a draw from p.
         noisy = log_p + rng.gumbel(size=log_p.shape) if explore else log_p
         action = noisy.argmax(axis=1)
-        return action, np.take_along_axis(log_p, action[:, None], axis=1)[:, 0]
+        return action, log_p[np.arange(len(action)), action]
     log_std = policy.log_std.detach().numpy().astype(np.float64)
     noise = rng.standard_normal(outputs.shape) if explore else np.zeros_like(outputs)
     continuous = (outputs + np.exp(log_std) * noise).astype(np.float32)
@@ -92,12 +91,6 @@ def to_environment(policy: Policy, action: Any) -> Any:
     if policy.shape.is_discrete:
         return int(action)
     return np.clip(action, policy.shape.action_low, policy.shape.action_high).astype(np.float32)
-
-
-def _outputs(policy: Policy, observation: Float32[np.ndarray, "E O"]) -> Float64[np.ndarray, "E A"]:
-    with torch.inference_mode():
-        outputs: np.ndarray = policy.network(torch.from_numpy(observation)).numpy().astype(np.float64)
-    return outputs
 
 
 class _Episode:

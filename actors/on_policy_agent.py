@@ -53,7 +53,7 @@ class OnPolicyAgent:
         started_s = time.monotonic()
         self.learner.load(vector)
         self.learner.policy.seek(seed)
-        self.learner.policy.fill()
+        self.learner.fill()
         batch = run_episodes(
             self._tasks,
             self.learner.policy,

@@ -59,9 +59,14 @@ class Task:
     def _flat(self, observation: Any) -> Float32[np.ndarray, "O"]:
         if isinstance(observation, dict):
             observation = observation["image"]
-        flat = np.asarray(gymnasium.spaces.flatten(self._observation_space, observation), np.float32)
+        flat = np.array(self._numbers(observation), np.float32).reshape(-1)
         check_finite(self.env_id, "observation", flat)
         return flat
+
+    def _numbers(self, observation: Any) -> Any:
+        # A box is numbers already; asking Gymnasium would take longer than a step of a small task.
+        space = self._observation_space
+        return observation if isinstance(space, gymnasium.spaces.Box) else gymnasium.spaces.flatten(space, observation)
 
     def _describe(self, num_actions: int | None) -> TaskSpec:
         size = int(gymnasium.spaces.flatdim(self._observation_space))

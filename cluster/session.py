@@ -24,6 +24,7 @@ from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
 from cluster.updates import Updates
 from learner.parameters import VersionedParameters
+from learner.policy_weights import describe
 from learner.state import learner_state, load_learner_state
 from learner.td3 import TD3Learner
 from replay.interfaces import TransitionSource
@@ -101,6 +102,8 @@ class Session:
                 last checkpoint, and a version never means two things.
         """
         self.counts = self.source.refresh()
+        if (weights := describe(self.learner.policy_optimizer)) is not None:
+            self._progress.say(weights)
         if checkpoint is not None:
             self._restore(checkpoint)
         if checkpoint is None or version_floor >= self.version:

@@ -11,6 +11,7 @@ from learner.captured_steps import CapturedSteps, CudaRecorder
 from learner.critic_kernel import make_critic_kernel
 from learner.native_memory import Scratch
 from learner.networks import TwinCritic
+from learner.quantum_train.generated_weights import GeneratedWeights
 from learner.surrogate_kernel import make_surrogate_kernel
 from learner.td3 import TD3Learner
 
@@ -30,5 +31,7 @@ def accelerate(learner: TD3Learner) -> None:
     elif learner.device.type == "cuda":
         if learner.surrogate is not None and learner.surrogate_config.tolerance is not None:
             logger.info("updates are not captured as CUDA graphs: surrogate.tolerance decides how long each of them is")
+        elif isinstance(learner.policy_optimizer, GeneratedWeights):
+            logger.info("updates are not captured as CUDA graphs: the policy's weights are generated on the host")
         else:
             learner.execute = CapturedSteps(learner, CudaRecorder(learner.generator))

@@ -7,10 +7,12 @@ Paper = arXiv:2503.09119, Table 2. TD3 = the TD3 settings that the paper's Table
 from dataclasses import dataclass, field
 from typing import Literal
 
+from learner.quantum_train.config import GeneratorConfig
 from qpu_service.circuit import CircuitShape
 
 BlockName = Literal["pqc", "linear", "random_bits", "zeros", "mlp", "frozen_pqc", "unentangled_pqc"]
 Precision = Literal["float32", "bfloat16", "auto"]
+PolicyWeights = Literal["trained", "generated"]
 PolicyFamily = Literal["deterministic", "gaussian", "flow", "variational"]
 
 
@@ -31,6 +33,14 @@ class PolicyConfig:
     family: PolicyFamily = "deterministic"
     """What PostDNN's outputs mean: deterministic (TD3), gaussian (SACLite's squashed Gaussian), flow (conditional
     RealNVP) or variational (VQL). Source: thesis on stable continuous control, 2.1.2."""
+    weights: PolicyWeights = "trained"
+    """trained: the weights themselves (paper); generated: angles of a circuit and a mapping model that make them
+    (Quantum-Train, docs/dist-qtrl.md), for every block. Both act, publish and export plain weights."""
+    generator: GeneratorConfig = field(
+        default_factory=lambda: GeneratorConfig(max_qubits=13, probability_gain=1.0, probability_scale=10.0)
+    )
+    """Circuit and mapping model of generated weights. Registers of 13 qubits, and a stretch that gives
+    probabilities a say beside the binary digits, which would decide nearly alone with the source's."""
     num_flow_layers: int = 2
     """Affine couplings of the flow family."""
     latent_size: int = 32
@@ -119,6 +129,11 @@ class TD3Config:
     """τ of both soft targets. Source: paper."""
     policy_learning_rate: float = 3e-4
     """α of PreDNN and PostDNN. Source: paper."""
+    circuit_learning_rate: float = 3e-4
+    """Adam's rate of the angles that generate the policy's weights (policy.weights=generated), rad. An angle moves all
+    weights at once: with this rate actions move about as fast as where Adam moves the weights themselves."""
+    mapping_learning_rate: float = 1e-4
+    """The same of their mapping model; what is not generated keeps policy_learning_rate."""
     critic_learning_rate: float = 3e-4
     """α of the critics. Source: paper."""
     policy_delay: int = 2
@@ -166,7 +181,8 @@ class TD3Config:
         _require(coefficient > 0, "initial_entropy_coefficient", coefficient, "positive")
         share = self.final_learning_rate_share
         _require(0 < share <= 1, "final_learning_rate_share", share, "in (0, 1]")
-        for name in ("policy_learning_rate", "critic_learning_rate"):
+        rates = ("policy_learning_rate", "circuit_learning_rate", "mapping_learning_rate", "critic_learning_rate")
+        for name in rates:
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
 

@@ -54,6 +54,11 @@ class PolicyNetwork(nn.Module):
         self.action_scale: Tensor
         self.action_center: Tensor
 
+    def freeze_copy(self) -> None:
+        """``frozen_pqc``: take the frozen copy of PreDNN anew, after its start was replaced."""
+        if self.frozen_pre is not None:
+            self.frozen_pre.load_state_dict(self.pre.state_dict())
+
     def encode(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B C"]]:
         """PreDNN: circuit parameters q_i (rad and real-valued qubit indices) and classical links."""
         observation = self.normalise(observation)

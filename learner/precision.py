@@ -11,6 +11,12 @@ _CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 """Either multiplies bfloat16 in hardware; every other x86 processor imitates it, a hundred times slower."""
 
 
+def critic_autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """For the passes of the critics: nearly all of an update's products. Policy, surrogate, losses stay in float32."""
+    dtype = precision_dtype(precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
 def precision_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """``auto`` is bfloat16 on GPUs and on processors that multiply it in hardware, float32 elsewhere."""
     if precision == "auto":

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from learner.errors import StateMismatchError
+from learner.optimizers import PolicyOptimizer, trained_tensors
+from learner.quantum_train.generated_weights import GeneratedWeights
 from learner.td3 import TD3Learner
 
 _ADAM_FIELDS = ("exp_avg", "exp_avg_sq", "step")
+_SCALES = "weight_generator_scales"
 
 
 def learner_state(learner: TD3Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -23,9 +26,11 @@ def learner_state(learner: TD3Learner) -> tuple[dict[str, Tensor], dict[str, Any
     for prefix, module in _modules(learner).items():
         tensors.update({f"{prefix}.{name}": value for name, value in module.state_dict().items()})
     for prefix, optimizer in _optimizers(learner).items():
-        for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        for index, parameter in enumerate(trained_tensors(optimizer)):
             for field, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{prefix}.{index}.{field}"] = value
+    if isinstance(learner.policy_optimizer, GeneratedWeights):
+        tensors[_SCALES] = learner.policy_optimizer.tensor_scales
     detached = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     generator_state = base64.b64encode(learner.generator.get_state().numpy().tobytes()).decode()
     return detached, {
@@ -54,13 +59,17 @@ def load_learner_state(learner: TD3Learner, tensors: Mapping[str, Tensor], scala
             _check(tensors, f"{prefix}.{name}", value)
         module.load_state_dict({name: tensors[f"{prefix}.{name}"] for name in own})
     for prefix, optimizer in _optimizers(learner).items():
-        for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        for index, parameter in enumerate(trained_tensors(optimizer)):
             if f"{prefix}.{index}.step" not in tensors:
                 continue
             # Adam keeps "step" as a scalar on the parameter's device when fused.
             optimizer.state[parameter] = {
-                field: tensors[f"{prefix}.{index}.{field}"].to(learner.device, copy=True) for field in _ADAM_FIELDS
+                field: tensors[f"{prefix}.{index}.{field}"].to(parameter.device, copy=True) for field in _ADAM_FIELDS
             }
+    if isinstance(learner.policy_optimizer, GeneratedWeights):
+        _check(tensors, _SCALES, learner.policy_optimizer.tensor_scales)
+        learner.policy_optimizer.tensor_scales = tensors[_SCALES].clone()
+        learner.policy_optimizer.fill()
     learner.update_step = int(scalars["update_step"])
     learner.return_scale.restore(scalars["return_scale"])
     learner.asymmetry.restore(scalars["asymmetry"])
@@ -81,11 +90,13 @@ def _modules(learner: TD3Learner) -> dict[str, torch.nn.Module]:
         modules["surrogate"] = learner.surrogate
     if learner.entropy is not None:
         modules["entropy"] = learner.entropy
+    if isinstance(learner.policy_optimizer, GeneratedWeights):
+        modules["weight_generator"] = learner.policy_optimizer.generator
     return modules
 
 
-def _optimizers(learner: TD3Learner) -> dict[str, torch.optim.Optimizer]:
-    optimizers: dict[str, torch.optim.Optimizer] = {
+def _optimizers(learner: TD3Learner) -> dict[str, PolicyOptimizer]:
+    optimizers: dict[str, PolicyOptimizer] = {
         "policy_optimizer": learner.policy_optimizer,
         "critic_optimizer": learner.critic_optimizer,
     }

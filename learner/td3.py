@@ -25,9 +25,10 @@ from learner.errors import LearnerDivergedError
 from learner.losses import polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate
 from learner.normalisation import ReturnMoments, ReturnScale
-from learner.optimizers import make_adam, set_learning_rate
+from learner.optimizers import make_adam, scale_learning_rates
 from learner.policy_families import EntropyCoefficient
-from learner.precision import precision_dtype
+from learner.policy_weights import make_policy_optimizer, size_metrics
+from learner.precision import critic_autocast
 from learner.running_means import RunningMeans
 from learner.surrogate_training import SurrogateTrainer
 from learner.tensor_batch import BatchLoader, TensorBatch
@@ -68,7 +69,6 @@ class TD3Learner:
         self.critic_config = critic_config = critic_config or CriticConfig()
         self.surrogate_config = surrogate_config
         self.device = torch.device(device)
-        self._critic_dtype = precision_dtype(config.precision, self.device)
         self.update_step = 0
         circuit = policy_config.circuit
         with torch.random.fork_rng():
@@ -83,6 +83,7 @@ class TD3Learner:
                 self.surrogate = QuantumSurrogate(
                     circuit.num_parameters, circuit.num_qubits, surrogate_config.hidden_size
                 ).to(self.device)
+            self.policy_optimizer = make_policy_optimizer(self.policy, policy_config, config, seed=seed)
         self.target_policy.load_state_dict(self.policy.state_dict())
         # One normaliser: what the statistics say now holds for both.
         self.target_policy.normaliser = self.policy.normaliser
@@ -93,7 +94,6 @@ class TD3Learner:
         self.asymmetry = Asymmetry(critic_config, decay_updates, self.device)
         self._decay_updates = decay_updates
         self.loader = BatchLoader(self.device)
-        self.policy_optimizer = make_adam(self.policy, config.policy_learning_rate)
         self.critic_optimizer = make_adam(self.critic, config.critic_learning_rate)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.surrogate_trainer = (
@@ -162,7 +162,7 @@ class TD3Learner:
         """B2: TD targets through the surrogate target policy, twin minimum, target smoothing."""
         with torch.no_grad():
             next_action, bonus = self._next_action(batch)
-        with self._precision():
+        with critic_autocast(self.config.precision, self.device):
             outputs, next_outputs = self._critic_outputs(batch, next_action)
         with torch.no_grad():
             discount = self.config.discount_factor * batch.discount
@@ -207,7 +207,7 @@ class TD3Learner:
     def _update_policy(self, batch: TensorBatch) -> None:
         """B3: climb the critic through the surrogate; only PreDNN and PostDNN move."""
         action, log_prob = self._surrogate_sample(self.policy, batch.observation)
-        with self._precision():
+        with critic_autocast(self.config.precision, self.device):
             loss = -self._climbed_value(self.policy.normalise(batch.observation), action)
         if self.entropy is not None:
             loss = loss + self.entropy.value * log_prob.mean()
@@ -239,18 +239,14 @@ class TD3Learner:
             with torch.no_grad():
                 polyak_update_(list(target.parameters()), list(source.parameters()), self.config.polyak_coefficient)
 
-    def _precision(self) -> torch.autocast:
-        """The critics are nearly all of an update's products; policy, surrogate and losses stay in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._critic_dtype == torch.bfloat16)
-
     def _decay_learning_rates(self) -> None:
         """Linear from the configured rates of policy and critics to their final share."""
         if self._decay_updates is None:
             return
         progress = min(self.update_step / self._decay_updates, 1.0)
         share = 1 - (1 - self.config.final_learning_rate_share) * progress
-        set_learning_rate(self.policy_optimizer, self.config.policy_learning_rate * share)
-        set_learning_rate(self.critic_optimizer, self.config.critic_learning_rate * share)
+        scale_learning_rates(self.policy_optimizer, share)
+        scale_learning_rates(self.critic_optimizer, share)
 
     def _surrogate_sample(self, policy: PolicyNetwork, observation: Float[Tensor, "B O"]) -> tuple[Tensor, Tensor]:
         """A_qt(s), the policy with the circuit replaced by its surrogate, and log π where the family has one."""
@@ -278,7 +274,7 @@ class TD3Learner:
                 f"training diverged at update {self.update_step}: {', '.join(bad)}; expected finite losses. "
                 "Resume from the last checkpoint with a lower learning rate, or check the environment's rewards"
             )
-        return means
+        return means | size_metrics(self.policy_optimizer)
 
     def policy_parameters(self) -> dict[str, np.ndarray]:
         """Copies of the acting parameters (PreDNN, PostDNN, block, frozen weights, observation statistics), by name.

@@ -39,18 +39,23 @@ class OnPolicyLearner:
         if self._value is not None:
             self._named += [(f"value.{name}", parameter) for name, parameter in self._value.named_parameters()]
         self._tensors: dict[str, Tensor] = {}
+        self._loaded: np.ndarray | None = None
+        self._generated: dict[str, Tensor] | None = None
 
     def vector(self) -> Float32[np.ndarray, "P"]:
         """All trainable parameters."""
         return np.concatenate([parameter.detach().numpy().ravel() for _, parameter in self._named])
 
     def load(self, vector: Float32[np.ndarray, "P"]) -> None:
-        """Replace all trainable parameters.
+        """Replace all trainable parameters; does nothing where they are the ones loaded last.
 
         Raises:
             LearnerDivergedError: if one of them is not finite.
             ValueError: if the vector has another length.
         """
+        if self._loaded is not None and np.array_equal(vector, self._loaded):
+            return
+        self._generated = None
         sizes = [parameter.numel() for _, parameter in self._named]
         if vector.shape != (sum(sizes),):
             raise ValueError(f"expected {sum(sizes)} parameters, got an array of shape {vector.shape}")
@@ -59,6 +64,12 @@ class OnPolicyLearner:
         with torch.no_grad():
             for (_, parameter), part in zip(self._named, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
                 parameter.copy_(torch.from_numpy(np.array(part)).view(parameter.shape))
+        self._loaded = vector.copy()
+
+    def fill(self) -> None:
+        """Generate the loaded parameters' weights for acting; the gradient at the same parameters uses them again."""
+        self._generated = self.policy.generate()
+        self.policy.take(self._generated)
 
     def mask(self, prefix: str) -> np.ndarray:
         """Bool (P,): parameters whose dotted name starts with ``prefix``."""
@@ -103,7 +114,9 @@ class OnPolicyLearner:
         config, policy, data = self.config, self.policy, self._tensors
         for _, parameter in self._named:
             parameter.grad = None
-        outputs = policy.outputs(policy.generate(), data["observations"])
+        # A graph is good for one way back.
+        generated, self._generated = self._generated, None
+        outputs = policy.outputs(generated or policy.generate(), data["observations"])
         chosen = log_probability(policy, outputs, data["actions"])
         if config.max_kl is not None and _divergence(chosen, data["old"]) > config.max_kl:
             return np.zeros(sum(parameter.numel() for _, parameter in self._named), np.float32)

@@ -5,13 +5,14 @@ Axis legend: B batch, O observation, A action or number of actions, M weights.
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional
 
 from learner.quantum_train.config import GeneratorConfig, Parametrisation, PolicyShape
 from learner.quantum_train.generator import WeightGenerator, seeded_linear
@@ -87,6 +88,8 @@ class Policy(nn.Module):
         self.shape = shape
         # Not a submodule: its parameters are places to fill, nothing of them is trained.
         self._network = [make_network(shape, torch.Generator().manual_seed(seed)).requires_grad_(False)]
+        self._names = [name for name, _ in self.network.named_parameters()]
+        self._held = [*self.network.parameters()]
         self.weights: WeightGenerator | DirectWeights = (
             WeightGenerator(num_weights(self.network), generator, seed=seed, source=source, latency_s=latency_s)
             if parametrisation == "quantum_train"
@@ -106,7 +109,12 @@ class Policy(nn.Module):
     def fill(self) -> None:
         """Generate once and copy into ``network``: what acts never asks a QPU."""
         with torch.no_grad():
-            for name, values in self.generate().items():
+            self.take(self.generate())
+
+    def take(self, parameters: Mapping[str, Tensor]) -> None:
+        """Copy generated parameters into ``network``."""
+        with torch.no_grad():
+            for name, values in parameters.items():
                 self.network.get_parameter(name).copy_(values)
 
     def seek(self, seed: int) -> None:
@@ -120,8 +128,24 @@ class Policy(nn.Module):
 
     def outputs(self, parameters: Mapping[str, Tensor], observation: Float[Tensor, "B O"]) -> Float[Tensor, "B A"]:
         """Logits or means with generated parameters."""
-        result: Tensor = functional_call(self.network, dict(parameters), (observation,))
-        return result
+        return _forward([parameters[name] for name in self._names], observation)
+
+    def act(self, observation: Float32[np.ndarray, "B O"]) -> Float64[np.ndarray, "B A"]:
+        """Logits or means with the weights that ``network`` holds."""
+        outputs = _forward(self._held, torch.from_numpy(observation))
+        return outputs.numpy().astype(np.float64)
+
+
+def _forward(parameters: Sequence[Tensor], inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B J"]:
+    """What ``make_network``'s modules compute, by the same operations.
+
+    The modules' own time is most of it for one observation at a time.
+    """
+    for index in range(0, len(parameters), 2):
+        if index > 0:
+            inputs = functional.relu(inputs)
+        inputs = functional.linear(inputs, parameters[index], parameters[index + 1])
+    return inputs
 
 
 def log_probability(policy: Policy, outputs: Float[Tensor, "B A"], action: Any) -> Float[Tensor, "B"]:

@@ -61,36 +61,45 @@ class VersionedSource:
 
     Args:
         source: exact or measuring.
-        latency_s: every question takes at least so long, as at a device; for measurements of scaling.
+        latency_s: every question takes at least so long, as at a device; for measurements of scaling. What the source
+            itself takes counts, since it stands in for the device.
         sleep: how to wait.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, source: ProbabilitySource, latency_s: float = 0.0, sleep: Callable[[float], None] = time.sleep
+        self,
+        source: ProbabilitySource,
+        latency_s: float = 0.0,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._latency_s, self._sleep = source, latency_s, sleep
+        self._source, self._latency_s, self._sleep, self._clock = source, latency_s, sleep, clock
         self._newest: tuple[np.ndarray, np.ndarray] | None = None
 
     def probabilities(self, angles: Float[np.ndarray, "C A"]) -> Float[np.ndarray, "C K"]:
         """See ProbabilitySource."""
         if self._newest is None or not np.array_equal(self._newest[0], angles):
-            self._wait()
+            asked_s = self._clock()
             self._newest = (angles.copy(), self._source.probabilities(angles))
+            self._wait(asked_s)
         return self._newest[1]
 
     def gradient(self, angles: Float[np.ndarray, "C A"], weights: Float[np.ndarray, "C K"]) -> Float[np.ndarray, "C A"]:
         """See ProbabilitySource."""
-        self._wait()
-        return self._source.gradient(angles, weights)
+        asked_s = self._clock()
+        gradient = self._source.gradient(angles, weights)
+        self._wait(asked_s)
+        return gradient
 
     def seek(self, seed: int) -> None:
         """See ProbabilitySource; measured frequencies are forgotten."""
         self._newest = None
         self._source.seek(seed)
 
-    def _wait(self) -> None:
+    def _wait(self, asked_s: float) -> None:
         if self._latency_s > 0:
-            self._sleep(self._latency_s)
+            self._sleep(max(0.0, asked_s + self._latency_s - self._clock()))
 
 
 class _Probabilities(torch.autograd.Function):
