@@ -1,7 +1,8 @@
 """Puts a learner on the fastest path for its device; numbers stay the same to round-off.
 
 On the CPU the surrogate and the segmented critics compute by compiled kernels (learner/surrogate_kernel.py,
-learner/critic_kernel.py); the rest is plain torch, because neither ``torch.compile`` nor kernels of its own made it
+learner/critic_kernel.py), and so do the policy's Adam and the soft updates (learner/step_kernel.py); the rest is plain
+torch, because neither ``torch.compile`` nor kernels of its own made it
 faster (docs/learner-speed.md). On a GPU an update is one CUDA graph.
 """
 
@@ -11,6 +12,7 @@ from learner.captured_steps import CapturedSteps, CudaRecorder
 from learner.critic_kernel import make_critic_kernel
 from learner.native_memory import Scratch
 from learner.networks import TwinCritic
+from learner.step_kernel import make_step_kernel
 from learner.surrogate_kernel import make_surrogate_kernel
 from learner.td3 import TD3Learner
 
@@ -27,6 +29,9 @@ def accelerate(learner: TD3Learner) -> None:
         for critic in (learner.critic, learner.target_critic):
             if isinstance(critic, TwinCritic):
                 critic.kernel = make_critic_kernel(list(critic.parameters()), scratch)
+        moved = [p for module in (learner.policy, learner.critic) for p in module.parameters()]
+        if (steps := make_step_kernel(moved)) is not None:
+            learner.adam_step, learner.blend = steps.adam, steps.blend
     elif learner.device.type == "cuda":
         if learner.surrogate is not None and learner.surrogate_config.needs_simulator:
             logger.info("updates are not captured as CUDA graphs: the surrogate's targets are simulated on the host")

@@ -108,6 +108,8 @@ class TD3Learner:
             self.entropy_optimizer = make_adam(self.entropy, config.policy_learning_rate)
         self.execute: Callable[[TensorBatch, bool], None] = self.run_step
         """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
+        self.adam_step: Callable[[torch.optim.Adam], object] = torch.optim.Adam.step
+        self.blend: Callable[[list[Tensor], list[Tensor], float], None] = polyak_update_
         self.errors: Tensor | None = None
         self.means = RunningMeans(self.device)
 
@@ -215,7 +217,7 @@ class TD3Learner:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.policy_optimizer.step()
+        self.adam_step(self.policy_optimizer)
         self.means.add("policy_loss", loss)
         if self.entropy is not None and self.entropy_optimizer is not None:
             self.entropy_optimizer.zero_grad(set_to_none=True)
@@ -233,9 +235,9 @@ class TD3Learner:
         pairs: list[tuple[torch.nn.Module, torch.nn.Module]] = [(self.target_policy, self.policy)]
         if self.target_critic is not None:
             pairs.append((self.target_critic, self.critic))
-        for target, source in pairs:
-            with torch.no_grad():
-                polyak_update_(list(target.parameters()), list(source.parameters()), self.config.polyak_coefficient)
+        targets, sources = ([p for module in side for p in module.parameters()] for side in zip(*pairs, strict=True))
+        with torch.no_grad():
+            self.blend(targets, sources, self.config.polyak_coefficient)
 
     def _precision(self) -> torch.autocast:
         """The critics are nearly all of an update's products; policy, surrogate and losses stay in float32."""
