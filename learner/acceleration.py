@@ -1,17 +1,22 @@
 """Puts a learner on the fastest path for its device; numbers stay the same to round-off.
 
 On the CPU the surrogate and the segmented critics compute by compiled kernels (learner/surrogate_kernel.py,
-learner/critic_kernel.py); the rest is plain torch, because neither ``torch.compile`` nor kernels of its own made it
+learner/critic_kernel.py), and so do the policy's Adam and the soft updates (learner/step_kernel.py); the rest is plain
+torch, because neither ``torch.compile`` nor kernels of its own made it
 faster (docs/learner-speed.md). On a GPU an update is one CUDA graph.
 """
 
 import logging
+from functools import partial
+
+import torch
 
 from learner.captured_steps import CapturedSteps, CudaRecorder
 from learner.critic_kernel import make_critic_kernel
 from learner.native_memory import Scratch
 from learner.networks import TwinCritic
 from learner.quantum_train.generated_weights import GeneratedWeights
+from learner.step_kernel import make_step_kernel
 from learner.surrogate_kernel import make_surrogate_kernel
 from learner.td3 import TD3Learner
 
@@ -28,6 +33,11 @@ def accelerate(learner: TD3Learner) -> None:
         for critic in (learner.critic, learner.target_critic):
             if isinstance(critic, TwinCritic):
                 critic.kernel = make_critic_kernel(list(critic.parameters()), scratch)
+        moved = [p for module in (learner.policy, learner.critic) for p in module.parameters()]
+        if (steps := make_step_kernel(moved)) is not None:
+            learner.blend = steps.blend
+            if isinstance(learner.policy_optimizer, torch.optim.Adam):
+                learner.policy_step = partial(steps.adam, learner.policy_optimizer)
     elif learner.device.type == "cuda":
         if learner.surrogate is not None and learner.surrogate_config.tolerance is not None:
             logger.info("updates are not captured as CUDA graphs: surrogate.tolerance decides how long each of them is")

@@ -110,6 +110,8 @@ class TD3Learner:
             self.entropy_optimizer = make_adam(self.entropy, config.policy_learning_rate)
         self.execute: Callable[[TensorBatch, bool], None] = self.run_step
         """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
+        self.policy_step: Callable[[], object] = self.policy_optimizer.step
+        self.blend: Callable[[list[Tensor], list[Tensor], float], None] = polyak_update_
         self.errors: Tensor | None = None
         self.means = RunningMeans(self.device)
 
@@ -217,7 +219,7 @@ class TD3Learner:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.policy_optimizer.step()
+        self.policy_step()
         self.means.add("policy_loss", loss)
         if self.entropy is not None and self.entropy_optimizer is not None:
             self.entropy_optimizer.zero_grad(set_to_none=True)
@@ -235,9 +237,9 @@ class TD3Learner:
         pairs: list[tuple[torch.nn.Module, torch.nn.Module]] = [(self.target_policy, self.policy)]
         if self.target_critic is not None:
             pairs.append((self.target_critic, self.critic))
-        for target, source in pairs:
-            with torch.no_grad():
-                polyak_update_(list(target.parameters()), list(source.parameters()), self.config.polyak_coefficient)
+        targets, sources = ([p for module in side for p in module.parameters()] for side in zip(*pairs, strict=True))
+        with torch.no_grad():
+            self.blend(targets, sources, self.config.polyak_coefficient)
 
     def _decay_learning_rates(self) -> None:
         """Linear from the configured rates of policy and critics to their final share."""

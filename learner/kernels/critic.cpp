@@ -53,6 +53,9 @@ void step_layer(const Adam& adam, const float* strips, int64_t inputs, int64_t r
                 float* gradient, float* weight, float* m, float* v, int64_t units, int64_t width) {
   for (int64_t first = 0; first < inputs; first += kRows) {
     const int64_t count = std::min<int64_t>(kRows, inputs - first);
+    // A line per row, a row apart: no processor foresees that, so the next strip is asked for here.
+    for (int64_t row = first + kRows; row < std::min<int64_t>(inputs, first + 2 * kRows); ++row)
+      for (float* array : {weight, m, v}) fetch(array + row * units, width);
     product<2>(count, strips + first * rows, 1, kRows, right, kPanel, gradient, kPanel, rows, false);
     for (int64_t row = 0; row < count; ++row) {
       const int64_t at = (first + row) * units;
@@ -120,11 +123,16 @@ void critic_forward(int64_t observed, int64_t acted, int64_t hidden, int64_t cri
       const Arrays net(arrays, s, 0);
       const Kept keeps(kept, s, 0);
 #pragma omp for schedule(static)
-      for (int64_t row = 0; row < rows; ++row)
-        for (int64_t unit = 0; unit < hidden; ++unit) {
-          float* const at = keeps.second + row * s.hidden_stride() + unit;
-          *at = *at > 0.0f ? net.weight3[unit] : kSlope * net.weight3[unit];
+      for (int64_t row = 0; row < rows; ++row) {
+        float* const active = keeps.second + row * s.hidden_stride();
+        int64_t unit = 0;
+        for (; unit + kLanes <= hidden; unit += kLanes) {
+          const Vector weight = load(net.weight3 + unit);
+          store(active + unit, load(active + unit) > 0.0f ? weight : kSlope * weight);
         }
+        for (; unit < hidden; ++unit)
+          active[unit] = active[unit] > 0.0f ? net.weight3[unit] : kSlope * net.weight3[unit];
+      }
       const int64_t share = padded((rows + omp_get_num_threads() - 1) / omp_get_num_threads(), kRows);
       const int64_t begin = std::min(rows, omp_get_thread_num() * share), end = std::min(rows, begin + share);
       for (int64_t first = 0; first < acted && begin < end; first += kPanel) {

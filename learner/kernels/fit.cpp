@@ -63,7 +63,7 @@ double surrogate_fit(int64_t inputs, int64_t hidden, int64_t outputs, float* con
 #pragma omp barrier
     std::fill(partial, partial + outputs * b, 0.0f);
     for (int64_t unit = units.first; unit < units.last; unit += kTile)
-      forward_tile(net, unit, std::min<int64_t>(kTile, units.last - unit), packed_columns, b,
+      forward_tile(net, unit, std::min<int64_t>(kTile, units.last - unit), packed_columns, b, gradient2_rows,
                    activations + (unit - units.first) * b, partial);
 
     for (int64_t step = 0; step < steps; ++step) {
@@ -102,8 +102,10 @@ double surrogate_fit(int64_t inputs, int64_t hidden, int64_t outputs, float* con
         const int64_t count = std::min<int64_t>(kTile, units.last - unit);
         float* const active = activations + (unit - units.first) * b;
         backward_tile(net, unit, count, logit_gradient, b, active, hidden_gradient);
-        for (int64_t start = 0; start < n; start += kLanes)
-          product<1>(count, active, b, 1, transposed + start, n, gradient2 + start, n, b, false);
+        int64_t done = 0;
+        for (; done + kPanel <= n; done += kPanel)
+          product<2>(count, active, b, 1, transposed + done, n, gradient2 + done, n, b, false);
+        if (done < n) product<1>(count, active, b, 1, transposed + done, n, gradient2 + done, n, b, false);
         // From the right: what spills over the end of a row is overwritten by the next row's first panel.
         for (int64_t start = by_inputs / b - kPanel; start >= 0; start -= kPanel)
           product<2>(count, hidden_gradient, b, 1, packed_inputs + step * by_inputs + start * b, kPanel,
@@ -125,7 +127,8 @@ double surrogate_fit(int64_t inputs, int64_t hidden, int64_t outputs, float* con
           adam.update(net.weight2 + at, arrays[6] + at, arrays[10] + at, gradient2_rows + output * kTile, count);
         }
         if (step + 1 < steps)
-          forward_tile(net, unit, count, packed_columns + (step + 1) * by_columns, b, active, partial + other);
+          forward_tile(net, unit, count, packed_columns + (step + 1) * by_columns, b, gradient2_rows, active,
+                       partial + other);
       }
     }
 #pragma omp barrier

@@ -35,10 +35,13 @@ inline __attribute__((always_inline)) void transpose_square(const float* from, i
   for (int row = 0; row < kLanes; ++row) store(to + row * to_stride, rows[row]);
 }
 
+constexpr int kAhead = 16;  // rows; their lines are too far apart for the processor to foresee them
+
 // One panel of a layer's weights as [input][unit of the panel]; missing units are zero.
 void pack_panel(const float* weight, int64_t inputs, int64_t units, int64_t first, int64_t width, float* to) {
   for (int64_t input = 0; input < inputs; ++input, to += kPanel) {
     const float* from = weight + input * units + first;
+    if (input + kAhead < inputs) __builtin_prefetch(from + kAhead * units);
     if (width == kPanel) {
       store(to, load(from));
       store(to + kLanes, load(from + kLanes));
@@ -72,6 +75,12 @@ void pack_strip(const float* from, int64_t inputs, int64_t stride, int64_t rows,
 }
 
 inline float total(Vector value) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256 all = (__m256)value;
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#endif
   float sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += value[lane];
   return sum;

@@ -22,12 +22,16 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 12;  // 24 of 32 registers hold sums
+constexpr int kDepth = 1 << 20;         // a whole panel stays in the first-level cache of 48 KiB beside two more
 #elif defined(__AVX__)
 constexpr int kLanes = 8, kRows = 6;  // 12 of 16
+constexpr int kDepth = 192;           // 12 KiB of a panel and the rows that pass by it fit into 32 KiB
 #else
 constexpr int kLanes = 4, kRows = 6;
+constexpr int kDepth = 192;
 #endif
 constexpr int kPanel = 2 * kLanes;
+constexpr int kLine = 16;  // floats
 constexpr int kTile = 24;  // hidden units that are worked on together: their weights fit the first-level cache
 constexpr float kSlope = 0.01f;
 
@@ -38,10 +42,17 @@ inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = va
 inline Vector splat(float value) { return value - Vector{}; }  // "+" would turn −0 into 0, so it costs an addition
 inline int64_t padded(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
+// Ask for ``size`` floats that will be read and written soon: other data passed through the nearer caches since.
+inline void fetch(const float* from, int64_t size) {
+  for (int64_t i = 0; i < size; i += kLine) __builtin_prefetch(from + i, 1);
+}
+
 // One bit per lane: whether it is above zero; and back to the activation's slopes.
 inline uint16_t positive(Vector value) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask((__m512)value, _mm512_setzero_ps(), _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)value, _mm256_setzero_ps(), _CMP_GT_OQ));
 #else
   uint16_t bits = 0;
   for (int lane = 0; lane < kLanes; ++lane) bits |= (value[lane] > 0.0f) << lane;
@@ -52,6 +63,10 @@ inline uint16_t positive(Vector value) {
 inline Vector slopes(uint16_t bits) {
 #if defined(__AVX512F__)
   return (Vector)_mm512_mask_blend_ps(bits, _mm512_set1_ps(kSlope), _mm512_set1_ps(1.0f));
+#elif defined(__AVX2__)
+  const __m256i lane_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i is_set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), lane_bit), lane_bit);
+  return (Vector)_mm256_blendv_ps(_mm256_set1_ps(kSlope), _mm256_set1_ps(1.0f), _mm256_castsi256_ps(is_set));
 #else
   Vector value;
   for (int lane = 0; lane < kLanes; ++lane) value[lane] = bits >> lane & 1 ? 1.0f : kSlope;
@@ -70,6 +85,12 @@ inline Vector adam_direction(Vector m, Vector v, Vector inverse_correction, Vect
   root = root + 0.5f * r * (guarded - root * root);
   Vector denominator = root * inverse_correction + epsilon;
   Vector reciprocal = (Vector)_mm512_rcp14_ps((__m512)denominator);
+  reciprocal = reciprocal + reciprocal * (1.0f - denominator * reciprocal);
+  return m * reciprocal;
+#elif defined(__AVX2__)
+  // The exact root has a unit of its own, which runs beside the products; the division would wait for the same one.
+  Vector denominator = (Vector)_mm256_sqrt_ps((__m256)v) * inverse_correction + epsilon;
+  Vector reciprocal = (Vector)_mm256_rcp_ps((__m256)denominator);
   reciprocal = reciprocal + reciprocal * (1.0f - denominator * reciprocal);
   return m * reciprocal;
 #else
@@ -110,6 +131,8 @@ inline __attribute__((always_inline)) void block_product(const float* a, int64_t
 template <int V>
 void product(int64_t rows, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row, float* c,
              int64_t c_row, int64_t depth, bool adds) {
+  for (; depth > kDepth; depth -= kDepth, a += kDepth * a_step, b += kDepth * b_row, adds = true)
+    product<V>(rows, a, a_row, a_step, b, b_row, c, c_row, kDepth, adds);
   auto advance = [&](int64_t done) { rows -= done, a += done * a_row, c += done * c_row; };
   for (; rows >= kRows; advance(kRows)) block_product<kRows, V>(a, a_row, a_step, b, b_row, c, c_row, depth, adds);
   if (rows >= 8 && kRows > 8) block_product<8, V>(a, a_row, a_step, b, b_row, c, c_row, depth, adds), advance(8);
@@ -169,8 +192,11 @@ void pack_inputs(const float* rows, int64_t num_rows, int64_t padded_rows, int64
 }
 
 // Outputs of ``count`` units for all panels into hidden[unit][B], and their share of the logits[output][B].
+// ``near``: N · kTile floats for the units' output weights, whose rows lie too far apart to share the cache.
 void forward_tile(const Network& net, int64_t unit, int64_t count, const float* packed, int64_t padded_rows,
-                  float* hidden, float* logits) {
+                  float* near, float* hidden, float* logits) {
+  for (int64_t output = 0; output < net.outputs; ++output)
+    std::copy_n(net.weight2 + output * net.hidden + unit, count, near + output * kTile);
   for (int64_t start = 0; start < padded_rows; start += kPanel) {
     product<2>(count, net.weight1 + unit * net.inputs, net.inputs, 1, packed + start * net.inputs, kPanel,
                hidden + start, padded_rows, net.inputs, false);
@@ -179,8 +205,7 @@ void forward_tile(const Network& net, int64_t unit, int64_t count, const float* 
         Vector value = load(hidden + u * padded_rows + column) + net.bias1[unit + u];
         store(hidden + u * padded_rows + column, value > 0.0f ? value : kSlope * value);
       }
-    product<2>(net.outputs, net.weight2 + unit, net.hidden, 1, hidden + start, padded_rows, logits + start,
-               padded_rows, count, true);
+    product<2>(net.outputs, near, kTile, 1, hidden + start, padded_rows, logits + start, padded_rows, count, true);
   }
 }
 

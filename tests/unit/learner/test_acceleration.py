@@ -59,3 +59,4 @@ def test_every_kernel_is_used_where_it_can_be():
     for learner in (pqc, linear):
         assert learner.target_critic.kernel is not None
         assert learner.target_critic.kernel is not learner.critic.kernel
+        assert {learner.policy_step.func.__module__, learner.blend.__module__} == {"learner.step_kernel"}
