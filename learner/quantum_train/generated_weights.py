@@ -136,7 +136,8 @@ class GeneratedWeights:
         self.fill()
 
     def _generate(self) -> Float[Tensor, "M"]:
-        return self.generator()[self._order] * self.tensor_scales.repeat_interleave(torch.tensor(self._sizes))
+        weights: Tensor = self.generator()[self._order]
+        return weights * self.tensor_scales.repeat_interleave(torch.tensor(self._sizes))
 
     def _matching_scales(self, generated: Float[Tensor, "M"]) -> Float[Tensor, "T"]:
         # A tensor of few numbers may come out near zero; the floor keeps its scale, and so its steps, in bounds.
