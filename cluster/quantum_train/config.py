@@ -57,7 +57,8 @@ class QuantumTrainRunConfig:
     """gradients: averaged at every step. parameters: every agent steps on its own, all are averaged every
     sync_period_rounds. federated: the same, with every agent's mapping model kept its own."""
     sync_period_rounds: int = 1
-    """Rounds between two averages of parameters."""
+    """Rounds between two averages of parameters. In between no agent waits for another: each goes on to the next
+    average, and rounds that are under way when a run is stopped are lost and made again."""
     agent_timeout_s: float = 300.0
     """An agent that answers nothing for this long is left out of the round and replaced."""
     backend: str | None = None

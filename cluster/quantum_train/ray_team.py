@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,17 @@ class AgentProcess:
         return os.getpid()
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A round that an agent was asked for before its turn."""
+
+    seed: int
+    report: Any
+    """Reference to a RolloutReport."""
+    state: Any
+    """Reference to the TrainingState that it leaves."""
+
+
 class RayTeam:
     """Satisfies Team.
 
@@ -64,6 +77,8 @@ class RayTeam:
         self._config, self._options = config, options
         self._handles = {agent_id: self._start(agent_id) for agent_id in range(config.num_agents)}
         self._failures = dict.fromkeys(self._handles, 0)
+        self._ahead: dict[int, deque[_Ahead]] = {}
+        self._newest: dict[int, TrainingState] = {}
 
     def begin(self, vector: np.ndarray, seeds: Mapping[int, int]) -> dict[int, tuple[RolloutReport, np.ndarray]]:
         """See Team."""
@@ -76,10 +91,33 @@ class RayTeam:
         return self._ask(lambda _, handle: handle.gradient.remote(shared), agents)
 
     def train(
-        self, states: Mapping[int, TrainingState], seeds: Mapping[int, int]
+        self,
+        states: Mapping[int, TrainingState],
+        seeds: Mapping[int, int],
+        following: Sequence[Mapping[int, int]] = (),
     ) -> dict[int, tuple[RolloutReport, TrainingState]]:
-        """See Team."""
-        return self._ask(lambda i, handle: handle.train.remote(states[i], seeds[i]), list(states))
+        """See Team.
+
+        The following rounds are asked for at once, each going on from the state that the one before it leaves, so that
+        an agent never waits for a slower one until the states are mixed. What is under way then for a state that was
+        mixed after all, or of a run that ends, is thrown away.
+        """
+
+        def call(agent_id: int, handle: Any) -> tuple[Any, Any]:
+            state, seed = states[agent_id], seeds[agent_id]
+            ahead = self._ahead.setdefault(agent_id, deque())
+            if not (ahead and ahead[0].seed == seed and state is self._newest.get(agent_id)):
+                ahead.clear()
+                source: Any = state
+                for number in (seed, *(later[agent_id] for later in following)):
+                    report, source = handle.train.options(num_returns=2).remote(source, number)
+                    ahead.append(_Ahead(number, report, source))
+            started = ahead.popleft()
+            return started.report, started.state
+
+        answers = self._ask(call, list(states))
+        self._newest |= {agent_id: state for agent_id, (_, state) in answers.items()}
+        return answers
 
     def process_ids(self) -> dict[int, int]:
         """Process of every agent (for tests that kill them)."""
@@ -103,11 +141,12 @@ class RayTeam:
         """
         calls = {agent_id: call(agent_id, self._handles[agent_id]) for agent_id in agents}
         deadline_s = time.monotonic() + self._config.agent_timeout_s
-        ray.wait(list(calls.values()), num_returns=len(calls), timeout=self._config.agent_timeout_s)
         answers = {}
-        for agent_id, reference in calls.items():
+        for agent_id, references in calls.items():
             try:
-                answers[agent_id] = ray.get(reference, timeout=max(0.0, deadline_s - time.monotonic()))
+                # One reference, or one for each part of an answer.
+                asked = list(references) if isinstance(references, tuple) else references
+                answers[agent_id] = ray.get(asked, timeout=max(0.0, deadline_s - time.monotonic()))
                 self._failures[agent_id] = 0
             except RayTaskError as error:
                 if isinstance(error.cause, _OURS):
@@ -128,4 +167,5 @@ class RayTeam:
             )
         _log.warning("agent %d failed (%s); the round goes on without it, a new one takes its place", agent_id, reason)
         ray.kill(self._handles[agent_id])
+        self._ahead.pop(agent_id, None)
         self._handles[agent_id] = self._start(agent_id)

@@ -1,6 +1,6 @@
 """A team of agents: who answers a call, in this process one after the other, or elsewhere all at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,9 +28,16 @@ class Team(Protocol):
         ...
 
     def train(
-        self, states: Mapping[int, TrainingState], seeds: Mapping[int, int]
+        self,
+        states: Mapping[int, TrainingState],
+        seeds: Mapping[int, int],
+        following: Sequence[Mapping[int, int]] = (),
     ) -> dict[int, tuple[RolloutReport, TrainingState]]:
-        """A round of every agent on its own, from its own state."""
+        """A round of every agent on its own, from its own state.
+
+        ``following`` has the seeds of the rounds that will come before the states are next mixed: agents may go on to
+        them without waiting for each other.
+        """
         ...
 
     def close(self) -> None:
@@ -55,9 +62,13 @@ class LocalTeam:
         return {agent_id: self._agents[agent_id].gradient(vector) for agent_id in agents}
 
     def train(
-        self, states: Mapping[int, TrainingState], seeds: Mapping[int, int]
+        self,
+        states: Mapping[int, TrainingState],
+        seeds: Mapping[int, int],
+        following: Sequence[Mapping[int, int]] = (),
     ) -> dict[int, tuple[RolloutReport, TrainingState]]:
-        """See Team."""
+        """See Team; one after the other there is nobody to wait for."""
+        del following
         return {agent_id: self._agents[agent_id].train(state, seeds[agent_id]) for agent_id, state in states.items()}
 
     def close(self) -> None:

@@ -50,14 +50,10 @@ class TeamTraining:
         Raises:
             RunFailedError: if no agent answered.
         """
-        seeds = {
-            agent_id: derive_seed(self._config.seed, Stream.AGENT_EPISODES, agent_id, self.round)
-            for agent_id in range(self._config.num_agents)
-        }
         report = (
-            self._share_gradients(team, seeds)
+            self._share_gradients(team, self._seeds(self.round))
             if self._config.sharing == "gradients"
-            else self._share_parameters(team, seeds)
+            else self._share_parameters(team, self._seeds(self.round))
         )
         self.round += 1
         return report
@@ -67,6 +63,13 @@ class TeamTraining:
         if self._config.sharing == "federated":
             return [state.vector for state in self.states]
         return [_mean([state.vector for state in self.states])]
+
+    def _seeds(self, number: int) -> dict[int, int]:
+        """Of every agent's episodes in a round."""
+        return {
+            agent_id: derive_seed(self._config.seed, Stream.AGENT_EPISODES, agent_id, number)
+            for agent_id in range(self._config.num_agents)
+        }
 
     def _share_gradients(self, team: Team, seeds: dict[int, int]) -> RoundReport:
         answers = team.begin(self.states[0].vector, seeds)
@@ -85,11 +88,14 @@ class TeamTraining:
         return RoundReport({agent_id: report for agent_id, (report, _) in answers.items()}, norm)
 
     def _share_parameters(self, team: Team, seeds: dict[int, int]) -> RoundReport:
-        answers = team.train(dict(enumerate(self.states)), seeds)
+        period = self._config.sync_period_rounds
+        to_sync = period - 1 - self.round % period
+        following = [self._seeds(self.round + number) for number in range(1, to_sync + 1)]
+        answers = team.train(dict(enumerate(self.states)), seeds, following)
         answering = _somebody(sorted(answers))
         for agent_id in answering:
             self.states[agent_id] = answers[agent_id][1]
-        if (self.round + 1) % self._config.sync_period_rounds == 0:
+        if to_sync == 0:
             averaged = average_states([self.states[agent_id] for agent_id in answering], self._is_shared)
             for agent_id, state in zip(answering, averaged, strict=True):
                 self.states[agent_id] = state

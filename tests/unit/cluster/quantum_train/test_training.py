@@ -32,7 +32,7 @@ class ScriptedTeam:
     num_restarts = 0
 
     def __init__(self, size, silent=()):
-        self.size, self.silent, self.seeds = size, set(silent), []
+        self.size, self.silent, self.seeds, self.following = size, set(silent), [], []
 
     def begin(self, vector, seeds):
         self.seeds.append(dict(seeds))
@@ -43,8 +43,9 @@ class ScriptedTeam:
     def gradients(self, vector, agents):
         return {i: np.full(self.size, i + 1.0, np.float32) for i in agents}
 
-    def train(self, states, seeds):
+    def train(self, states, seeds, following=()):
         self.seeds.append(dict(seeds))
+        self.following.append([dict(later) for later in following])
         report = RolloutReport(returns=(1.0,), env_steps=1, seconds=0.1)
         return {
             i: (report, TrainingState(**{**fields_of(state), "vector": state.vector + (i + 1)}))
@@ -82,6 +83,16 @@ def test_parameters_are_averaged_every_so_many_rounds(period):
     assert after_one == pytest.approx([1.5, 1.5] if period == 1 else [1, 2], abs=1e-5)
     training.run_round(team)
     assert [float((state.vector - start).mean()) for state in training.states] == pytest.approx([3, 3], abs=1e-5)
+
+
+def test_agents_are_told_the_seeds_of_the_rounds_until_the_next_average():
+    training, _ = training_of(config_of(num_agents=2, sharing="parameters", sync_period_rounds=3))
+    team = ScriptedTeam(len(training.states[0].vector))
+    for _ in range(6):
+        training.run_round(team)
+    assert [len(later) for later in team.following] == [2, 1, 0, 2, 1, 0]
+    for number, later in enumerate(team.following):
+        assert later == team.seeds[number + 1 : number + 1 + len(later)]
 
 
 def test_a_federation_keeps_mapping_models_local():
