@@ -87,12 +87,6 @@ inline Vector adam_direction(Vector m, Vector v, Vector inverse_correction, Vect
   Vector reciprocal = (Vector)_mm512_rcp14_ps((__m512)denominator);
   reciprocal = reciprocal + reciprocal * (1.0f - denominator * reciprocal);
   return m * reciprocal;
-#elif defined(__AVX2__)
-  // The exact root has a unit of its own, which runs beside the products; the division would wait for the same one.
-  Vector denominator = (Vector)_mm256_sqrt_ps((__m256)v) * inverse_correction + epsilon;
-  Vector reciprocal = (Vector)_mm256_rcp_ps((__m256)denominator);
-  reciprocal = reciprocal + reciprocal * (1.0f - denominator * reciprocal);
-  return m * reciprocal;
 #else
   Vector root;
   for (int lane = 0; lane < kLanes; ++lane) root[lane] = std::sqrt(v[lane]);
