@@ -26,6 +26,8 @@ _TARGET = 195.0
 """Joint training return (drawn actions) that counts as learned: the threshold of CartPole-v0."""
 _WINDOW = 20
 """Rounds that the mean goes over."""
+_MAX_ROUNDS = 5_000
+"""Of a run. One whose policy has collapsed to a constant action would make ten thousands of rounds of a few steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,16 @@ def _flags(cell: Cell, seed: int, path: Path) -> list[str]:
         "--synchronous",
         *("--learning.circuit-learning-rate", rate, "--learning.mapping-learning-rate", rate),
         *("--parametrisation", cell.parametrisation, "--depth", str(cell.depth), "--agents", str(cell.num_agents)),
-        *("--total-steps", str(cell.total_steps), "--seed", str(seed), "--run-dir", str(path)),
+        *(
+            "--total-steps",
+            str(cell.total_steps),
+            "--total-rounds",
+            str(_MAX_ROUNDS),
+            "--seed",
+            str(seed),
+            "--run-dir",
+            str(path),
+        ),
         # The run is over when it has learned; a test costs as much as many rounds.
         *("--tests.period-rounds", "50", "--tests.num-episodes", "10", "--stop-return", "475"),
     ]
@@ -150,7 +161,8 @@ def _read(cell: Cell, directory: Path, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _summary(run: RunDirectory) -> dict[str, Any]:
-    curve = [(int(row["team/round"]), float(row["rollout/episode_return"])) for row in read_rows(run.metrics)]
+    rows = [row for row in read_rows(run.metrics) if int(row["team/round"]) <= _MAX_ROUNDS]
+    curve = [(int(row["team/round"]), float(row["rollout/episode_return"])) for row in rows]
     values = [value for _, value in curve]
     means = [statistics.fmean(values[max(0, i + 1 - _WINDOW) : i + 1]) for i in range(len(values))]
     first = next((curve[i][0] for i in range(_WINDOW - 1, len(means)) if means[i] >= _TARGET), None)
@@ -158,7 +170,7 @@ def _summary(run: RunDirectory) -> dict[str, Any]:
     return {
         "rounds": first,
         "episodes_per_agent": first,  # one episode per agent and round
-        "env_steps": int(list(read_rows(run.metrics))[-1]["env_step"]),
+        "env_steps": int(rows[-1]["env_step"]),
         "last_test": tests[-1],
         "best_test": max(tests),
         "curve": list(zip((number for number, _ in curve), means, strict=True)),

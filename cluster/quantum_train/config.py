@@ -65,6 +65,8 @@ class QuantumTrainRunConfig:
     """QPU backend; default: QPU_BACKEND from the environment, else statevector."""
     total_steps: int = 300_000
     """Environment steps of the whole run, over all agents."""
+    total_rounds: int | None = None
+    """Also end after so many rounds; None for no such end. A policy that has collapsed makes very short ones."""
     stop_return: float | None = None
     """Stop once two test rounds in a row reach this mean return."""
     seed: int = 1
@@ -97,6 +99,8 @@ class QuantumTrainRunConfig:
         for name in ("num_agents", "episodes_per_round", "sync_period_rounds", "total_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.total_rounds is not None and self.total_rounds < 1:
+            raise ValueError(f"total_rounds must be at least 1, or None, got {self.total_rounds}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         for name in ("observation_scale", "agent_timeout_s"):

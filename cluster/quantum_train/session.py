@@ -75,10 +75,11 @@ class TeamSession:
 
     @property
     def is_done(self) -> bool:
-        """Whether enough steps were made, or the return asked for was reached twice in a row."""
+        """Whether enough steps or rounds were made, or the return asked for was reached twice in a row."""
         goal = self.config.stop_return
         reached = goal is not None and len(self.test_returns) >= 2 and min(self.test_returns[-2:]) >= goal
-        return reached or self.counters.env_step >= self.config.total_steps
+        is_last = self.config.total_rounds is not None and self.training.round >= self.config.total_rounds
+        return reached or is_last or self.counters.env_step >= self.config.total_steps
 
     def train(self, should_stop: Callable[[], bool]) -> None:
         """Rounds until the run is done, or somebody asks to stop; saves at the end.

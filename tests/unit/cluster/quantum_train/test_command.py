@@ -64,6 +64,12 @@ def test_a_run_leaves_everything_and_repeats(tmp_path):
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
 
+def test_a_run_ends_after_so_many_rounds(tmp_path):
+    assert train(tmp_path / "run", "--total-rounds", "4", steps=100_000) == EXIT_DONE
+    assert rows(tmp_path / "run")[-1]["team/round"] == 4
+    assert train(tmp_path / "none", "--total-rounds", "0") == 2
+
+
 @pytest.mark.parametrize("extra", [[], ["--sharing", "federated", "--agents", "2"], ["--gradient.method", "spsa"]])
 def test_resume_goes_on_bit_for_bit(tmp_path, extra):
     assert train(tmp_path / "whole", *extra, steps=500) == EXIT_DONE
