@@ -71,7 +71,7 @@ def _draw_curves(axes: Any, cells: Sequence[dict[str, Any]], target: float) -> N
         ylabel="training return, mean of 20 rounds",
         title="(b) depth and agents: median and range of seeds",
     )
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper right")
 
 
 def _draw_speed(axes: Any, cells: Sequence[dict[str, Any]]) -> None:
