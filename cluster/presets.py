@@ -72,8 +72,11 @@ PRESETS: dict[str, RunConfig] = {
         evaluation=EvaluationConfig(period_steps=1_000),
         replay=ReplayConfig(capacity=100_000, slack_steps=200),
     ),
-    **{name: dataclasses.replace(_MUJOCO, env_id=env_id) for name, env_id in _MUJOCO_TASKS.items()},
-    **{f"{name}-strong": dataclasses.replace(_STRONG, env_id=env_id) for name, env_id in _MUJOCO_TASKS.items()},
+    **{
+        f"{name}{suffix}": dataclasses.replace(config, env_id=env_id)
+        for name, env_id in _MUJOCO_TASKS.items()
+        for suffix, config in (("", _MUJOCO), ("-strong", _STRONG))
+    },
     "smoke": RunConfig(
         env_id="Pendulum-v1",
         total_steps=600,
