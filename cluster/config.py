@@ -125,10 +125,16 @@ def _numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain, JSON-able form of a configuration."""
-    plain: dict[str, Any] = dataclasses.asdict(config)
+    """Plain, JSON-able form of a configuration; tuples are lists, as they come back from a file."""
+    plain: dict[str, Any] = _without_tuples(dataclasses.asdict(config))
     plain["run_dir"] = None if config.run_dir is None else str(config.run_dir)
     return plain
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_tuples(item) for name, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_config(config: RunConfig, path: Path) -> None:
