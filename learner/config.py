@@ -164,7 +164,7 @@ class TD3Config:
     """Share of their learning rates that policy and critics keep at the run's last update; linear in between."""
     precision: Precision = "float32"
     """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; several times faster on
-    GPUs and on CPUs with AMX, a hundred times slower on CPUs that have to imitate it. auto: where it is fast."""
+    GPUs and on CPUs with AMX, ten times slower on CPUs that have to imitate it. auto: where it is fast."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

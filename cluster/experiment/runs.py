@@ -221,5 +221,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(_flat(value, f"{prefix}{name}."))
         else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{name}"] = value
     return flat
