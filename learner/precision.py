@@ -8,7 +8,7 @@ import torch
 from learner.config import Precision
 
 _CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-"""Either multiplies bfloat16 in hardware; every other x86 processor imitates it, about ten times slower than float32."""
+"""Either multiplies bfloat16 in hardware; every other x86 processor imitates it, ten times slower than float32."""
 
 
 def critic_autocast(precision: Precision, device: torch.device) -> torch.autocast:
