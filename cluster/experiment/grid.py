@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster.config import RunConfig, from_dict, to_dict
 from cluster.errors import ConfigError
+from cluster.experiment.document import read_document
 from cluster.experiment.fields import Fields, flags_of, read_fields
 from cluster.presets import get_preset
 
@@ -80,12 +79,7 @@ def read_experiment(path: Path, directory: Path | None = None) -> Experiment:
     Raises:
         ConfigError: naming the field that is missing, unknown or wrong.
     """
-    try:
-        plain = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"cannot read the experiment {path}: {reason}; `hdqnn experiment --help` has one") from error
-    fields = read_fields(plain, str(path))
+    fields = read_fields(read_document(path), str(path))
     name = fields.name or path.stem
     experiment = Experiment(
         name=name,

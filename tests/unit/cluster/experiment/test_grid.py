@@ -12,6 +12,8 @@ from cluster.experiment.fields import flags_of
 from cluster.experiment.grid import read_experiment
 from cluster.presets import get_preset
 
+_EXPERIMENTS = Path(__file__).parents[4] / "experiments"
+
 
 def write(tmp_path, **fields):
     path = tmp_path / "blocks.yaml"
@@ -135,3 +137,26 @@ def test_what_is_no_mapping_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the experiment .*none\.yaml"):
         read_experiment(tmp_path / "none.yaml")
+
+
+def test_a_field_given_twice_is_refused(tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text("presets: pendulum\nseeds: 2\nblocks: [pqc]\nseeds: 10\n")
+    with pytest.raises(ConfigError, match=r"'seeds' is there twice.*line 4"):
+        read_experiment(path)
+
+
+def test_a_name_inside_a_field_given_twice_is_refused(tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text("presets: pendulum\noverrides:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(ConfigError, match=r"'seed' is there twice.*line 4"):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize("path", sorted(_EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_experiments_read_and_keep_their_results(path):
+    experiment = read_experiment(path)
+    assert experiment.results is not None
+    assert experiment.results.resolve() == _EXPERIMENTS.parent / "docs" / "results" / "grids" / path.stem
+    assert len({run.seed for run in experiment.runs}) >= 5
+    assert experiment.baselines
