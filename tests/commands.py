@@ -66,13 +66,13 @@ class Command:
     def err(self):
         return Path(self._err.name).read_text()
 
-    def wait(self, timeout_s=120.0):
+    def wait(self, timeout_s=240.0):
         code = self.process.wait(timeout_s)
         self._out.close()
         self._err.close()
         return Finished(code, self.out, self.err)
 
-    def wait_until(self, is_so, timeout_s=60.0):
+    def wait_until(self, is_so, timeout_s=240.0):
         """Until ``is_so()`` is true, while the command runs."""
         deadline_s = time.monotonic() + timeout_s
         while not is_so():
@@ -95,7 +95,7 @@ class Command:
         self.process.wait()
 
 
-def hdqnn(*arguments, directory, timeout_s=120.0, **environment):
+def hdqnn(*arguments, directory, timeout_s=240.0, **environment):
     """Run ``hdqnn`` to its end."""
     with Command(list(arguments), Path(directory), environment) as command:
         return command.wait(timeout_s)

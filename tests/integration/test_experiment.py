@@ -41,7 +41,7 @@ def runs_below(directory):
     return [pid for pid in pids if str(directory.name) in process_title(pid)]
 
 
-def wait_until(is_so, timeout_s=60.0):
+def wait_until(is_so, timeout_s=240.0):
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s
