@@ -5,6 +5,8 @@ Sources: thesis on stable continuous control, Chapters 2 and 3 (LayerNorm, Group
 CrossQ (arXiv:1902.05605) for BatchNorm over both batches; FlashSAC's block for BatchNorm inside residuals.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
 from learner.networks import TwinCritic
 from learner.value_heads import ValueHead
+
+_ALL_ROWS = slice(None)
 
 
 class EnsembleCritic(nn.Module):
@@ -26,20 +30,43 @@ class EnsembleCritic(nn.Module):
         self.register_buffer("action_center", (high + low) / 2, persistent=False)
         self.action_scale: Tensor
         self.action_center: Tensor
-        num_inputs = spec.observation_size + spec.action_size
-        self.critics = nn.ModuleList([_make_network(num_inputs, config) for _ in range(config.num_critics)])
+        sizes = spec.observation_size, spec.action_size
+        # One for all critics, whose inputs are the same; gains of its own would only repeat the first layer's weights.
+        is_normed = config.normalisation == "batch"
+        self.input_norms = nn.ModuleList([_batch_norm(size, has_gains=False) for size in sizes] if is_normed else [])
+        self.critics = nn.ModuleList([_make_network(sum(sizes), config) for _ in range(config.num_critics)])
 
-    def forward(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "E B K"]:
-        """Outputs of the heads of all critics."""
-        return torch.stack([critic(self._inputs(observation, action)) for critic in self.critics])
+    def forward(
+        self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"], rows: slice = _ALL_ROWS
+    ) -> Float[Tensor, "E R K"]:
+        """Outputs of the heads of all critics, of some rows alone if asked; the others still count for BatchNorm."""
+        inputs = self._inputs(observation, action)
+        return torch.stack([_outputs(critic, inputs, rows) for critic in self.critics])
 
     def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "1 B K"]:
         """Output of the first critic's head alone."""
-        output: Tensor = self.critics[0](self._inputs(observation, action))
-        return output.unsqueeze(0)
+        return _outputs(self.critics[0], self._inputs(observation, action), _ALL_ROWS).unsqueeze(0)
 
-    def _inputs(self, observation: Tensor, action: Tensor) -> Float[Tensor, "B I"]:
-        return torch.cat([observation, (action - self.action_center) / self.action_scale], dim=1)
+    def _inputs(self, observation: Tensor, action: Tensor) -> tuple[Float[Tensor, "B O"], Float[Tensor, "B A"]]:
+        scaled = (action - self.action_center) / self.action_scale
+        if not self.input_norms:
+            return observation, scaled
+        observation_norm, action_norm = self.input_norms
+        return observation_norm(observation), action_norm(scaled)
+
+
+def _outputs(network: nn.Module, inputs: tuple[Tensor, Tensor], rows: slice) -> Float[Tensor, "R K"]:
+    first, *hidden, head = network.children()
+    first = cast(nn.Linear, first)
+    observation, action = inputs
+    size = observation.shape[1]
+    # Two products and not one over both side by side: the policy's climb needs the gradient of the actions alone.
+    stream = functional.linear(observation, first.weight[:, :size], first.bias)
+    stream = torch.addmm(stream, action, first.weight[:, size:].t())
+    for layer in hidden:
+        stream = layer(stream)
+    output: Tensor = head(stream[rows])
+    return output
 
 
 class ResidualBlock(nn.Module):
@@ -107,10 +134,13 @@ def paired_outputs(
     if config.normalisation == "batch":
         # Both pairs pass together, so that one set of batch statistics holds for both (arXiv:1902.05605).
         joint = torch.cat([pair[0], next_pair[0]]), torch.cat([pair[1], next_pair[1]])
-        outputs, next_outputs = critic(*joint).chunk(2, dim=1)
-        if target_critic is not None:
+        now, later = slice(len(pair[0])), slice(len(pair[0]), None)
+        if target_critic is None:
+            outputs, next_outputs = critic(*joint).chunk(2, dim=1)
+        else:
             with torch.no_grad():
-                next_outputs = target_critic(*joint).chunk(2, dim=1)[1]
+                next_outputs = target_critic(*joint, later)
+            outputs = critic(*joint, now)
     else:
         with torch.no_grad():
             next_outputs = (critic if target_critic is None else target_critic)(*next_pair)
@@ -156,8 +186,6 @@ def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
     width = config.hidden_size
     num_outputs = config.num_bins if config.head == "categorical" else 1
     layers: list[nn.Module] = []
-    if config.normalisation == "batch":
-        layers.append(_batch_norm(num_inputs))
     if config.architecture == "residual":
         layers.append(nn.Linear(num_inputs, width))
         layers.extend(ResidualBlock(config) for _ in range(config.num_layers))
@@ -186,6 +214,6 @@ def _make_norm(size: int, config: CriticConfig) -> nn.Module:
     return nn.Sequential(nn.Dropout(config.dropout), norm) if config.dropout else norm
 
 
-def _batch_norm(size: int) -> nn.BatchNorm1d:
+def _batch_norm(size: int, *, has_gains: bool = True) -> nn.BatchNorm1d:
     # The running statistics serve the policy's climb alone; a hundred updates of memory follow the policy closely.
-    return nn.BatchNorm1d(size, momentum=0.01)
+    return nn.BatchNorm1d(size, momentum=0.01, affine=has_gains)

@@ -51,14 +51,14 @@ def test_layer_norm_critic_is_linear_norm_relu_written_out():
 def test_group_norm_standardises_each_of_sixteen_groups():
     critic = make(normalisation="group", num_layers=1, num_critics=1)
     first, norm, _, _ = critic.critics[0]
-    hidden = norm(first(critic._inputs(*inputs()))).detach().reshape(7, 16, 2)
+    hidden = norm(first(torch.cat(critic._inputs(*inputs()), dim=1))).detach().reshape(7, 16, 2)
     np.testing.assert_allclose(hidden.mean(dim=2), 0, atol=1e-5)
 
 
 def test_plain_residual_block_is_the_thesiss():
     critic = make(architecture="residual", num_layers=1, num_critics=1)
     first, block, head = critic.critics[0]
-    stream = first(critic._inputs(*inputs()))
+    stream = first(torch.cat(critic._inputs(*inputs()), dim=1))
     inner = functional.relu(stream @ block.expand.weight.T + block.expand.bias)
     expected = head(stream + inner @ block.contract.weight.T + block.contract.bias)
     torch.testing.assert_close(critic(*inputs())[0], expected)
@@ -67,12 +67,50 @@ def test_plain_residual_block_is_the_thesiss():
 def test_batch_norm_standardises_over_the_batch_and_keeps_running_statistics():
     critic = make(normalisation="batch", num_critics=1)
     observation, action = inputs(64)
-    before = critic.critics[0][0].running_mean.clone()
+    before = critic.input_norms[0].running_mean.clone()
     critic(observation, action)
-    assert not torch.equal(before, critic.critics[0][0].running_mean)
+    assert not torch.equal(before, critic.input_norms[0].running_mean)
     critic.eval()
     alone = critic(observation[:1], action[:1])
     torch.testing.assert_close(critic(observation, action)[:, :1], alone)
+
+
+def standardised(values):
+    return (values - values.mean(dim=0)) / (values.var(dim=0, correction=0) + 1e-5).sqrt()
+
+
+def test_batch_norm_critic_written_out():
+    critic = make(normalisation="batch", num_layers=1, num_critics=2)
+    observation, action = inputs(64)
+    scaled = torch.stack([action[:, 0] / 2, (action[:, 1] - 0.5) / 0.5], dim=1)
+    stream = standardised(torch.cat([observation, scaled], dim=1))
+    for output, (first, norm, _, head) in zip(critic(observation, action), critic.critics, strict=True):
+        hidden = functional.relu(standardised(stream @ first.weight.T + first.bias) * norm.weight + norm.bias)
+        torch.testing.assert_close(output, hidden @ head.weight.T + head.bias, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "layer", "batch"])
+def test_rows_left_out_still_count_for_the_statistics(normalisation):
+    critic, again = make(normalisation=normalisation), make(normalisation=normalisation)
+    everything = critic(*inputs(8))
+    torch.testing.assert_close(again(*inputs(8), slice(4, None)), everything[:, 4:])
+    for name, tensor in critic.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "layer", "batch"])
+def test_the_gradient_of_the_action_is_the_slope_of_the_output(normalisation):
+    critic = make(normalisation=normalisation, num_critics=2).double().eval()
+    observation, action = (values.double() for values in inputs(3))
+    (gradient,) = torch.autograd.grad(critic(observation, action.requires_grad_()).sum(), action)
+    for component in range(2):
+        step = torch.zeros_like(action)
+        step[:, component] = 1e-6
+        with torch.no_grad():
+            rise = critic(observation, action + step).sum(dim=(0, 2)) - critic(observation, action - step).sum(
+                dim=(0, 2)
+            )
+        torch.testing.assert_close(gradient[:, component], rise / 2e-6, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "residual"])
