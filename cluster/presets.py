@@ -21,8 +21,9 @@ _MUJOCO = RunConfig(
     evaluation=EvaluationConfig(period_steps=10_000),
 )
 
-# The recipe of FlashSAC and XQC (docs/strong.md) around the paper's circuit: what they gained, they gained in the
-# critic and in normalisation. The block alone tells the quantum policy from its classical twins (--block).
+# What FlashSAC, XQC and MR.Q gained, they gained in the critic, in normalisation and in n-step returns (docs/strong.md).
+# Steps of the environment cost a hundredth of an update, so each update has four new ones. The block alone tells the
+# quantum policy from its classical twins (--block).
 _STRONG = dataclasses.replace(
     _MUJOCO,
     policy=PolicyConfig(normalise_observations=True, hidden_normalisation="layer"),
@@ -31,7 +32,8 @@ _STRONG = dataclasses.replace(
     surrogate=SurrogateConfig(gradient="exact"),
     qpu=QPUConfig(shots=100, readout="mean"),
     critic=CriticConfig(
-        architecture="residual",
+        architecture="mlp",
+        num_layers=3,
         normalisation="batch",
         head="categorical",
         climbs="mean",
@@ -39,7 +41,8 @@ _STRONG = dataclasses.replace(
     ),
     td3=TD3Config(
         learning_starts=5_000,
-        updates_per_step=0.5,
+        updates_per_step=0.25,
+        n_step=3,
         polyak_coefficient=1e-2,
         scale_rewards=True,
         final_learning_rate_share=0.5,
@@ -65,8 +68,7 @@ PRESETS: dict[str, RunConfig] = {
         # The paper gives no rates for Pendulum. A faster critic spares steps; a faster policy too runs into
         # tanh's flat ends before the critic knows anything (block linear, seed 1: constant action for good).
         td3=TD3Config(learning_starts=1_000, critic_learning_rate=1e-3),
-        # Angles within 0.3 rad leave a smooth circuit, for which a quarter of the paper's units will do: half the time.
-        surrogate=SurrogateConfig(hidden_size=512, learning_rate=1e-3),
+        surrogate=SurrogateConfig(learning_rate=1e-3),
         # Unbounded angles grow until the surrogate's gradient says nothing of the circuit's (docs/gradients.md).
         policy=PolicyConfig(angle_limit_rad=0.3),
         actors=ActorConfig(envs_per_actor=4, segment_length=10),
