@@ -14,6 +14,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("cluster.command_train", "train a policy: hdqnn train [preset] [--field value …]"),
     "resume": ("cluster.command_resume", "go on with a run that was stopped: hdqnn resume runs/NAME"),
     "evaluate": ("cluster.command_evaluate", "test a run's newest policy on the real circuit"),
+    "export": ("cluster.command_export", "a run's newest policy as one file, for hdqnn evaluate anywhere"),
     "qpu": ("cluster.command_qpu", "hdqnn qpu estimate: what a run costs on hardware, before anything is sent"),
     "report": ("cluster.command_report", "summarise a run or compare several"),
     "experiment": ("cluster.command_experiment", "a grid of runs from one file, with statistics over seeds"),

@@ -1,4 +1,4 @@
-"""``hdqnn evaluate``: test a run's newest policy with the real circuit and no exploration noise."""
+"""``hdqnn evaluate``: test a run's newest policy, or an exported one, with the real circuit and no noise."""
 
 import argparse
 import dataclasses
@@ -12,11 +12,12 @@ import torch
 
 from actors.environment import agent_spec
 from cluster.checkpoint import load_newest
+from cluster.command_export import acting_parameters
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.local_tests import run_test_round
+from cluster.policy_file import read_policy
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
-from learner.parameters import VersionedParameters
 from qpu_service.backends.registry import make_backend
 from qpu_service.places import worker_places
 from qpu_service.sampler import LocalSampler
@@ -26,9 +27,12 @@ def run(arguments: list[str]) -> int:
     """Evaluate the newest checkpoint of a run."""
     parser = argparse.ArgumentParser(
         prog="hdqnn evaluate",
-        description="Runs test episodes with the newest checkpoint of a run: real circuit, no exploration noise.",
+        description="Runs test episodes with the newest checkpoint of a run, or with an exported policy: real "
+        "circuit, no exploration noise.",
     )
-    parser.add_argument("run", type=Path, help="directory of the run, such as runs/pendulum-…")
+    parser.add_argument(
+        "run", type=Path, help="directory of the run, such as runs/pendulum-…, or a file of hdqnn export"
+    )
     parser.add_argument("--episodes", type=int, default=10, help="test episodes (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="root of start states and circuit seeds (default: the run's)")
     parser.add_argument("--backend", help="QPU backend (default: QPU_BACKEND, else the one of the run)")
@@ -41,8 +45,11 @@ def run(arguments: list[str]) -> int:
         from cluster.quantum_train.command import evaluate
 
         return evaluate(parsed)
-    run_directory, config = open_run_directory(parsed.run)
-    checkpoint = load_newest(run_directory.checkpoints)
+    if parsed.run.is_file():
+        config, parameters = read_policy(parsed.run)
+    else:
+        run_directory, config = open_run_directory(parsed.run)
+        parameters = acting_parameters(load_newest(run_directory.checkpoints))
     config = dataclasses.replace(
         config,
         seed=config.seed if parsed.seed is None else parsed.seed,
@@ -54,10 +61,6 @@ def run(arguments: list[str]) -> int:
     if config.backend is not None:
         place = worker_places(config.backend, os.environ.get("QPU_DEVICE"), 1)[0]
         sampler = LocalSampler(make_backend(place.backend, device=place.device))
-    prefix = "policy."
-    tensors = checkpoint.tensors["learner"]
-    arrays = {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}
-    parameters = VersionedParameters(version=1, arrays=arrays, env_step=int(checkpoint.scalars["env_step"]))
     returns = list(run_test_round(config, agent_spec(config.env_id), sampler, parameters).returns)
     result = {
         "env_id": config.env_id,

@@ -21,8 +21,8 @@ _MUJOCO = RunConfig(
     evaluation=EvaluationConfig(period_steps=10_000),
 )
 
-# What FlashSAC, XQC and MR.Q gained, they gained in the critic, in normalisation and in n-step returns (docs/strong.md).
-# Steps of the environment cost a hundredth of an update, so each update has four new ones. The block alone tells the
+# What FlashSAC, XQC and MR.Q gained, they gained in critic, normalisation and n-step returns (docs/strong.md). A step
+# of the environment costs a hundredth of an update, so each update has four new ones. The block alone tells the
 # quantum policy from its classical twins (--block).
 _STRONG = dataclasses.replace(
     _MUJOCO,

@@ -101,6 +101,17 @@ def test_smoke_can_be_evaluated_and_reported(smoke):
     assert "| run | Pendulum-v1 | pqc | statevector | 1 |" in finished.out
 
 
+def test_an_exported_policy_plays_the_same_episodes_without_its_run(smoke, tmp_path):
+    run, _, _ = smoke
+    finished = hdqnn("export", str(run.path), "policy.safetensors", directory=tmp_path)
+    assert finished.code == 0, finished.err
+    assert "hdqnn evaluate policy.safetensors" in finished.out
+    for what, name in ((str(run.path), "run"), ("policy.safetensors", "file")):
+        finished = hdqnn("evaluate", what, "--episodes", "2", "--json", f"{name}.json", directory=tmp_path)
+        assert finished.code == 0, finished.err
+    assert (tmp_path / "file.json").read_text() == (tmp_path / "run.json").read_text()
+
+
 def test_the_backend_is_the_one_asked_for_on_every_transition(tmp_path):
     arguments = ["train", "smoke", *TINY, "--run-dir", "run", "--total-steps", "260"]
     finished = hdqnn(*arguments, directory=tmp_path, QPU_BACKEND="aer")
