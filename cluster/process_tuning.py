@@ -2,7 +2,8 @@
 
 Measured on two cores with the paper's sizes (`benchmarks/` has the learner's figures): without the
 allocator setting every update maps and unmaps its activations, 1,500 page faults and 15 % of its time;
-with OpenMP's default spinning and one other busy process, two threads are 5 to 10 times slower than one.
+with OpenMP's default spinning and one other busy process, two threads are 5 to 10 times slower than one, and
+threads that sleep too soon must be woken for every small operation (docs/learner-speed.md).
 """
 
 import ctypes
@@ -11,7 +12,7 @@ import os
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 1 << 30
-_SPIN_COUNT = "5000"
+_SPIN_COUNT = "20000"
 
 
 def tune_process() -> None:
