@@ -18,7 +18,7 @@ from torch import Tensor
 
 from learner.errors import StateMismatchError
 from learner.native_code import load_kernels
-from learner.native_memory import Scratch, Signatures, adam_state, declare, is_computable, pointers
+from learner.native_memory import Scratch, Signatures, adam_state, check_rows, declare, is_computable, pointers
 
 _SIGNATURES: Signatures = {
     "critic_kept": (c_int64, [c_int64] * 4),
@@ -123,6 +123,10 @@ class CriticKernel:
         """Values, gradient of the first ones, and the observations as they were read."""
         # Held by names until the call is over: an address alone keeps no memory alive.
         observation, action = observation.detach().contiguous(), action.detach().contiguous()
+        check_rows(observation, self._sizes[0], "observations")
+        check_rows(action, self._sizes[1], "actions")
+        if len(observation) != len(action):
+            raise StateMismatchError(f"as many observations as actions, got {len(observation)} and {len(action)}")
         rows, threads = len(observation), torch.get_num_threads()
         kept_size = self._library.critic_kept(*self._sizes, rows)
         scratch = self._scratch.address(self._library.critic_scratch(*self._sizes, rows, threads) + kept_size)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner.errors import StateMismatchError
+
 _ALIGNMENT_BYTES = 64
 
 Signatures = Mapping[str, tuple[Any, Sequence[Any]]]
@@ -42,6 +44,19 @@ def pointers(tensors: Sequence[Tensor]) -> Any:
 def is_computable(parameter: Tensor) -> bool:
     """Whether the kernels can read a tensor: float32, contiguous, in the host's memory."""
     return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and parameter.is_contiguous()
+
+
+def check_rows(tensor: Tensor, columns: int, what: str) -> None:
+    """Refuse what the kernels, which know addresses alone, would misread.
+
+    Raises:
+        StateMismatchError: if it is not (B, columns) of float32 in the host's memory.
+    """
+    got = tuple(tensor.shape)
+    if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or len(got) != 2 or got[1] != columns:
+        raise StateMismatchError(
+            f"{what} must be (B, {columns}) of float32 on the CPU, got {got} of {tensor.dtype} on {tensor.device}"
+        )
 
 
 def adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:

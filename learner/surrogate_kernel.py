@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learner.errors import StateMismatchError
 from learner.native_code import load_kernels
-from learner.native_memory import Scratch, adam_state, declare, is_computable, pointers
+from learner.native_memory import Scratch, adam_state, check_rows, declare, is_computable, pointers
 
 _LEAKY_RELU_SLOPE = 0.01
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -66,7 +66,18 @@ class SurrogateKernel:
 
         Returns:
             Loss of the last tiny-batch before its step, nats per bit.
+
+        Raises:
+            StateMismatchError: if these are not rows of this surrogate's sizes, as many of the one as of the other.
         """
+        inputs, _, outputs = self._sizes
+        check_rows(circuit_parameters, inputs, "circuit parameters")
+        check_rows(targets, outputs, "bits")
+        if len(circuit_parameters) != len(targets) or len(targets) % num_steps:
+            raise StateMismatchError(
+                f"{num_steps} tiny-batches need as many rows of circuit parameters as of bits and a multiple of "
+                f"{num_steps}, got {len(circuit_parameters)} and {len(targets)}"
+            )
         states = [adam_state(optimizer, layer) for layer in self._layers]
         group = optimizer.param_groups[0]
         arrays = [*self._layers, *(s["exp_avg"] for s in states), *(s["exp_avg_sq"] for s in states)]
@@ -97,8 +108,13 @@ class SurrogateKernel:
         return output
 
     def forward(self, rows: Tensor, *, keeps_signs: bool) -> tuple[Tensor, Tensor | None]:
-        """Expected bits, and what ``input_gradient`` needs."""
+        """Expected bits, and what ``input_gradient`` needs.
+
+        Raises:
+            StateMismatchError: if these are not rows of this surrogate's circuit parameters.
+        """
         inputs, hidden, outputs = self._sizes
+        check_rows(rows, inputs, "circuit parameters")
         threads = torch.get_num_threads()
         scratch = self._scratch.address(self._library.surrogate_pass_scratch(inputs, outputs, len(rows), threads))
         bits = torch.empty(len(rows), outputs)

@@ -135,3 +135,13 @@ def test_what_the_kernels_cannot_read_is_refused():
     plain, _ = plain_and_fast(7, 3, 30)
     with pytest.raises(StateMismatchError, match=r"got torch.float64 on cpu; use the plain path \(--no-compile\)"):
         make_critic_kernel(list(plain.double().parameters()), Scratch())
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [((4, 6), (4, 3)), ((4, 7), (4, 0)), ((4, 7), (3, 3)), ((7,), (3,))],
+)
+def test_rows_that_the_kernel_would_misread_are_refused(observation, action):
+    _, fast = plain_and_fast(7, 3, 30)
+    with pytest.raises(StateMismatchError, match=r"observations|actions"):
+        fast.kernel.values(torch.zeros(observation), torch.zeros(action))

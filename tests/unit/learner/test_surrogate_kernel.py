@@ -128,3 +128,28 @@ def test_a_compiler_that_fails_says_what_it_said(monkeypatch, caplog, tmp_path):
         native_code.load_kernels.cache_clear()
     assert "cannot find libgomp" in caplog.text
     assert not list((tmp_path / "hdqnn-rl").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.zeros(4, 6), r"circuit parameters must be \(B, 7\) of float32 on the CPU, got \(4, 6\)"),
+        (torch.zeros(4, 0), r"got \(4, 0\)"),
+        (torch.zeros(7), r"got \(7,\)"),
+        (torch.zeros(4, 7, dtype=torch.float64), "of torch.float64"),
+    ],
+)
+def test_rows_that_the_kernel_would_misread_are_refused(rows, message):
+    _, fast = plain_and_fast(7, 3, 30)
+    with pytest.raises(StateMismatchError, match=message):
+        fast.kernel.forward(rows, keeps_signs=False)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "bits"), [((4, 0), (4, 3)), ((4, 7), (4, 0)), ((4, 7), (2, 3)), ((3, 7), (3, 3))]
+)
+def test_a_fit_to_rows_that_do_not_belong_together_is_refused(parameters, bits):
+    _, fast = plain_and_fast(7, 3, 30)
+    optimizer = torch.optim.Adam(fast.parameters())
+    with pytest.raises(StateMismatchError):
+        fast.kernel.fit(optimizer, torch.zeros(parameters), torch.zeros(bits), 2)
