@@ -12,10 +12,9 @@ import torch
 
 from actors.environment import agent_spec
 from cluster.checkpoint import load_newest
-from cluster.command_export import acting_parameters
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.local_tests import run_test_round
-from cluster.policy_file import read_policy
+from cluster.policy_file import acting_parameters, read_policy
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 from qpu_service.backends.registry import make_backend

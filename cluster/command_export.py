@@ -4,14 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from cluster.checkpoint import Checkpoint, load_newest
+from cluster.checkpoint import load_newest
 from cluster.errors import EXIT_DONE, ConfigError
-from cluster.policy_file import write_policy
+from cluster.policy_file import acting_parameters, write_policy
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
-from learner.parameters import VersionedParameters
-
-_PREFIX = "policy."
 
 
 def run(arguments: list[str]) -> int:
@@ -39,14 +36,3 @@ def run(arguments: list[str]) -> int:
         f"({parsed.file.stat().st_size / 1e3:,.0f} kB)\ntest it with:  hdqnn evaluate {parsed.file}\n"
     )
     return EXIT_DONE
-
-
-def acting_parameters(checkpoint: Checkpoint) -> VersionedParameters:
-    """What acts of a checkpoint's learner: its newest policy."""
-    tensors = checkpoint.tensors["learner"]
-    return VersionedParameters(
-        version=1,
-        arrays={n.removeprefix(_PREFIX): tensor.numpy() for n, tensor in tensors.items() if n.startswith(_PREFIX)},
-        env_step=int(checkpoint.scalars["env_step"]),
-        update_step=int(checkpoint.scalars["learner"]["update_step"]),
-    )

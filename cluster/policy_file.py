@@ -12,11 +12,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig, from_dict, to_dict
 from cluster.errors import ConfigError
 from learner.parameters import VersionedParameters
 
 _FORMAT = "hdqnn-policy-1"
+_PREFIX = "policy."
 
 
 def write_policy(path: Path, config: RunConfig, parameters: VersionedParameters) -> None:
@@ -70,3 +72,14 @@ def read_policy(path: Path) -> tuple[RunConfig, VersionedParameters]:
     except (KeyError, ValueError) as error:
         raise ConfigError(f"the header of {path} is damaged ({error}); export the policy again") from error
     return config, VersionedParameters(version=1, arrays=arrays, **steps)
+
+
+def acting_parameters(checkpoint: Checkpoint) -> VersionedParameters:
+    """What acts of a checkpoint's learner: its newest policy."""
+    tensors = checkpoint.tensors["learner"]
+    return VersionedParameters(
+        version=1,
+        arrays={n.removeprefix(_PREFIX): tensor.numpy() for n, tensor in tensors.items() if n.startswith(_PREFIX)},
+        env_step=int(checkpoint.scalars["env_step"]),
+        update_step=int(checkpoint.scalars["learner"]["update_step"]),
+    )

@@ -22,7 +22,7 @@ _MUJOCO = RunConfig(
 )
 
 # What FlashSAC, XQC and MR.Q gained, they gained in critic, normalisation and n-step returns (docs/strong.md). A step
-# of the environment costs a hundredth of an update, so each update has four new ones. The block alone tells the
+# of the environment costs a seventieth of an update, so each update has four new ones. The block alone tells the
 # quantum policy from its classical twins (--block).
 _STRONG = dataclasses.replace(
     _MUJOCO,
