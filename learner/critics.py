@@ -15,6 +15,7 @@ from torch.nn import functional
 from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
 from learner.networks import TwinCritic
+from learner.normed_critic_kernel import NormedCriticKernel
 from learner.value_heads import ValueHead
 
 _ALL_ROWS = slice(None)
@@ -35,12 +36,24 @@ class EnsembleCritic(nn.Module):
         is_normed = config.normalisation == "batch"
         self.input_norms = nn.ModuleList([_batch_norm(size, has_gains=False) for size in sizes] if is_normed else [])
         self.critics = nn.ModuleList([_make_network(sum(sizes), config) for _ in range(config.num_critics)])
+        self.kernel: NormedCriticKernel | None = None
+        """Computes where set (make_normed_critic_kernel); weights then get their gradients in its ``step`` alone."""
+
+    @property
+    def networks(self) -> list[nn.Sequential]:
+        """The critics, each from standardised (s, a) to the outputs of its head."""
+        return [cast(nn.Sequential, critic) for critic in self.critics]
 
     def forward(
         self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"], rows: slice = _ALL_ROWS
     ) -> Float[Tensor, "E R K"]:
         """Outputs of the heads of all critics, of some rows alone if asked; the others still count for BatchNorm."""
         inputs = self._inputs(observation, action)
+        if self.kernel is not None and not torch.is_autocast_enabled("cpu"):
+            if not self.training:
+                return self.kernel.climbed(torch.cat([part.detach() for part in inputs], dim=1), inputs[1])[:, rows]
+            if not action.requires_grad:
+                return self.kernel.outputs(torch.cat(inputs, dim=1), rows)
         return torch.stack([_outputs(critic, inputs, rows) for critic in self.critics])
 
     def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "1 B K"]:
@@ -136,7 +149,11 @@ def paired_outputs(
         joint = torch.cat([pair[0], next_pair[0]]), torch.cat([pair[1], next_pair[1]])
         now, later = slice(len(pair[0])), slice(len(pair[0]), None)
         if target_critic is None:
-            outputs, next_outputs = critic(*joint).chunk(2, dim=1)
+            both = critic(*joint)
+            outputs, next_outputs = both.chunk(2, dim=1)
+            if both.is_leaf and both.requires_grad:
+                # Made by compiled kernels, whose step wants the gradient of the first half: a start of its own.
+                outputs = outputs.detach().requires_grad_()
         else:
             with torch.no_grad():
                 next_outputs = target_critic(*joint, later)
@@ -151,7 +168,14 @@ def paired_outputs(
     return outputs, next_outputs.detach()
 
 
-def descend(critic: nn.Module, optimizer: torch.optim.Adam, loss: Float[Tensor, ""], outputs: Tensor) -> None:
+def descend(
+    critic: TwinCritic | EnsembleCritic,
+    optimizer: torch.optim.Adam,
+    loss: Float[Tensor, ""],
+    outputs: Tensor,
+    *,
+    has_unit_rows: bool = False,
+) -> None:
     """One Adam step of the critics.
 
     Args:
@@ -159,13 +183,16 @@ def descend(critic: nn.Module, optimizer: torch.optim.Adam, loss: Float[Tensor, 
         optimizer: of its parameters.
         loss: of the outputs.
         outputs: of the critics, with gradients recorded; a leaf if compiled kernels made them.
+        has_unit_rows: whether rows of hidden layers are then put back to length 1.
     """
-    if isinstance(critic, TwinCritic) and critic.kernel is not None and outputs.is_leaf:
+    if critic.kernel is not None and outputs.is_leaf:
         critic.kernel.step(optimizer, torch.autograd.grad(loss, outputs)[0])
         return
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+    if has_unit_rows:
+        normalise_rows_(critic)
 
 
 def climbed_value(
@@ -194,7 +221,9 @@ def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
     else:
         sizes = [num_inputs] + [width] * config.num_layers
         for size in sizes[:-1]:
-            layers.extend([nn.Linear(size, width), _make_norm(width, config), nn.ReLU()])
+            # What a bias adds, BatchNorm takes away again.
+            has_bias = config.normalisation != "batch"
+            layers.extend([nn.Linear(size, width, bias=has_bias), _make_norm(width, config), nn.ReLU()])
     layers.append(nn.Linear(width, num_outputs))
     if config.orthogonal:
         for module in nn.Sequential(*layers).modules():
@@ -204,13 +233,13 @@ def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
 
 
 def _make_norm(size: int, config: CriticConfig) -> nn.Module:
-    norms: dict[str, nn.Module] = {
-        "none": nn.Identity(),
-        "layer": nn.LayerNorm(size),
-        "group": nn.GroupNorm(config.num_groups, size),
-        "batch": _batch_norm(size),
-    }
-    norm = norms[config.normalisation]
+    norm: nn.Module = nn.Identity()
+    if config.normalisation == "layer":
+        norm = nn.LayerNorm(size)
+    elif config.normalisation == "group":
+        norm = nn.GroupNorm(config.num_groups, size)
+    elif config.normalisation == "batch":
+        norm = _batch_norm(size)
     return nn.Sequential(nn.Dropout(config.dropout), norm) if config.dropout else norm
 
 

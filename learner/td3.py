@@ -20,7 +20,7 @@ from learner.blocks import differentiable_output, uses_circuit
 from learner.circuit_model import CircuitModel
 from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
 from learner.critic_config import CriticConfig
-from learner.critics import climbed_value, descend, make_critic, normalise_rows_, paired_outputs
+from learner.critics import climbed_value, descend, make_critic, paired_outputs
 from learner.errors import LearnerDivergedError
 from learner.losses import polyak_update_, smoothed_action
 from learner.networks import PolicyNetwork, QuantumSurrogate
@@ -171,9 +171,7 @@ class TD3Learner:
             reward = batch.reward if bonus is None else batch.reward + discount * bonus
             target = self.head.target(next_outputs, reward, discount)
         loss = self.head.loss(outputs, target, self.asymmetry.value if self.critic_config.is_asymmetric else None)
-        descend(self.critic, self.critic_optimizer, loss, outputs)
-        if self.critic_config.unit_rows:
-            normalise_rows_(self.critic)
+        descend(self.critic, self.critic_optimizer, loss, outputs, has_unit_rows=self.critic_config.unit_rows)
         if self.config.prioritised:
             self.errors = self.head.errors(outputs.detach(), target)
         self.means.add("critic_loss", loss)

@@ -48,22 +48,6 @@ struct Kept {
       : joint(kept + critic * s.kept()), second(joint + s.rows * s.joint_stride()) {}
 };
 
-// Adam on a panel's columns of a layer: the gradient's strips are products of packed inputs and the panel of ``right``.
-void step_layer(const Adam& adam, const float* strips, int64_t inputs, int64_t rows, const float* right,
-                float* gradient, float* weight, float* m, float* v, int64_t units, int64_t width) {
-  for (int64_t first = 0; first < inputs; first += kRows) {
-    const int64_t count = std::min<int64_t>(kRows, inputs - first);
-    // A line per row, a row apart: no processor foresees that, so the next strip is asked for here.
-    for (int64_t row = first + kRows; row < std::min<int64_t>(inputs, first + 2 * kRows); ++row)
-      for (float* array : {weight, m, v}) fetch(array + row * units, width);
-    product<2>(count, strips + first * rows, 1, kRows, right, kPanel, gradient, kPanel, rows, false);
-    for (int64_t row = 0; row < count; ++row) {
-      const int64_t at = (first + row) * units;
-      adam.update(weight + at, m + at, v + at, gradient + row * kPanel, width);
-    }
-  }
-}
-
 }  // namespace
 
 extern "C" {

@@ -85,8 +85,12 @@ def test_batch_norm_critic_written_out():
     scaled = torch.stack([action[:, 0] / 2, (action[:, 1] - 0.5) / 0.5], dim=1)
     stream = standardised(torch.cat([observation, scaled], dim=1))
     for output, (first, norm, _, head) in zip(critic(observation, action), critic.critics, strict=True):
-        hidden = functional.relu(standardised(stream @ first.weight.T + first.bias) * norm.weight + norm.bias)
+        hidden = functional.relu(standardised(stream @ first.weight.T) * norm.weight + norm.bias)
         torch.testing.assert_close(output, hidden @ head.weight.T + head.bias, atol=1e-5, rtol=1e-4)
+
+
+def test_sizes_that_groups_do_not_divide_concern_group_norm_alone():
+    assert make(hidden_size=30, normalisation="layer")(*inputs()).shape == (2, 7, 1)
 
 
 @pytest.mark.parametrize("normalisation", ["none", "layer", "batch"])

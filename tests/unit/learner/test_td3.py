@@ -15,14 +15,14 @@ SPEC = AgentSpec(observation_size=4, action_low=(-1.0,), action_high=(1.0,))
 CIRCUIT = CircuitShape(num_qubits=3, num_layers=2)
 
 
-def make_learner(block="pqc", **td3):
+def make_learner(block="pqc", critic=None, **td3):
     return TD3Learner(
         SPEC,
         block=block,
         policy_config=PolicyConfig(hidden_size=16, num_links=2, circuit=CIRCUIT),
         surrogate_config=SurrogateConfig(hidden_size=32, num_tiny_batches=4, tiny_batch_size=16),
         config=TD3Config(**td3),
-        critic_config=CriticConfig(hidden_size=16),
+        critic_config=critic or CriticConfig(hidden_size=16),
         seed=3,
     )
 
