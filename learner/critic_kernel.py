@@ -108,8 +108,7 @@ class CriticKernel:
             self._scratch.address(self._library.critic_scratch(*self._sizes, rows, threads)),
             value_gradient.data_ptr(),
         )
-        for state in states:
-            state["step"] += 1
+        torch._foreach_add_([state["step"] for state in states], 1)
 
     def _forward(
         self,

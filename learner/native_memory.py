@@ -38,7 +38,7 @@ def declare(library: ctypes.CDLL, signatures: Signatures) -> None:
 
 def pointers(tensors: Sequence[Tensor]) -> Any:
     """Addresses as a C array; the caller keeps the tensors alive until the call is over."""
-    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 
 
 def is_computable(parameter: Tensor) -> bool:

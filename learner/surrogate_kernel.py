@@ -98,8 +98,7 @@ class SurrogateKernel:
             threads,
             scratch,
         )
-        for state in states:
-            state["step"] += num_steps
+        torch._foreach_add_([state["step"] for state in states], num_steps)
         return torch.tensor(loss)
 
     def expected_bits(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:

@@ -8,7 +8,7 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1) and Table 2; TD3 parts arXiv:180
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -111,7 +111,13 @@ class TD3Learner:
         self.execute: Callable[[TensorBatch, bool], None] = self.run_step
         """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
         self.policy_step: Callable[[], object] = self.policy_optimizer.step
-        self.blend: Callable[[list[Tensor], list[Tensor], float], None] = polyak_update_
+        self.blend: Callable[[Sequence[Tensor], Sequence[Tensor], float], None] = polyak_update_
+        # Kept, because walking the modules for them takes as long as many an operation on them.
+        self._moved = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        self._blended = list(self.target_policy.parameters()), list(self.policy.parameters())
+        if self.target_critic is not None:
+            for side, critic in zip(self._blended, (self.target_critic, self.critic), strict=True):
+                side.extend(critic.parameters())
         self.errors: Tensor | None = None
         self.means = RunningMeans(self.device)
 
@@ -211,11 +217,10 @@ class TD3Learner:
             loss = -self._climbed_value(self.policy.normalise(batch.observation), action)
         if self.entropy is not None:
             loss = loss + self.entropy.value * log_prob.mean()
-        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         # Asking for these gradients alone spares the weight gradients of critic and surrogate. A block
         # that ignores its input leaves the rows of PreDNN that feed it with a gradient of zero.
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        gradients = torch.autograd.grad(loss, self._moved, allow_unused=True)
+        for parameter, gradient in zip(self._moved, gradients, strict=True):
             parameter.grad = gradient
         self.policy_step()
         self.means.add("policy_loss", loss)
@@ -232,10 +237,7 @@ class TD3Learner:
 
     def _update_targets(self) -> None:
         """B4: soft updates of target critics and target policy."""
-        pairs: list[tuple[torch.nn.Module, torch.nn.Module]] = [(self.target_policy, self.policy)]
-        if self.target_critic is not None:
-            pairs.append((self.target_critic, self.critic))
-        targets, sources = ([p for module in side for p in module.parameters()] for side in zip(*pairs, strict=True))
+        targets, sources = self._blended
         with torch.no_grad():
             self.blend(targets, sources, self.config.polyak_coefficient)
 
