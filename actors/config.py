@@ -15,7 +15,10 @@ class ActorConfig:
     """Steps of one environment that are inserted at once (an episode's end cuts shorter)."""
     exploration_noise_std: float = 0.1
     """Std of Gaussian exploration noise, fraction of the action half-range. Source: TD3 (arXiv:1802.09477)."""
-
+    exploration_noise_ratio: float = 1.0
+    """Largest over smallest std among an actor's environments, spaced evenly by ratio around
+    ``exploration_noise_std``: careful and wild experience side by side. 1: all alike. Source: mixed exploration of
+    PQL (arXiv:2307.12983)."""
     longest_noise_hold: int = 1
     """Most steps that one draw of the noise is held; how long is drawn too, n with probability proportional to 1/n².
     Source: FlashSAC (16); 1 draws anew at every step, as TD3 does."""
@@ -27,6 +30,8 @@ class ActorConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.exploration_noise_std < 0:
             raise ValueError(f"exploration_noise_std must be 0 or more, got {self.exploration_noise_std}")
+        if self.exploration_noise_ratio < 1:
+            raise ValueError(f"exploration_noise_ratio must be 1 or more, got {self.exploration_noise_ratio}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

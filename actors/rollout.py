@@ -52,6 +52,8 @@ class Lane:
     """Of each environment: the segment that its next one continues; None at the start of an episode."""
     noise_steps_left: np.ndarray
     """Of each environment, int64: steps for which its exploration noise is still held."""
+    noise_share: Float32[np.ndarray, "E 1"]
+    """Of each environment: std of its exploration noise over that of the run."""
     noise: np.ndarray | None = None
     """Held exploration noise (E, A), standard normal; None until some was drawn."""
     pending: PendingAction | None = None
@@ -186,7 +188,7 @@ class Rollout:
         noise = self.rng.standard_normal(action.shape, dtype=np.float32)
         if len(self._hold_shares) > 1:
             noise = self._hold(lane, noise)
-        return np.clip(action + noise * (self._noise_std * scale), self._low, self._high)
+        return np.clip(action + noise * lane.noise_share * (self._noise_std * scale), self._low, self._high)
 
     def _hold(self, lane: Lane, fresh: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
         """The noise of each environment, which takes a fresh draw when it has been held long enough."""
@@ -221,11 +223,24 @@ class Rollout:
         lane.discounted_returns[:, finished] = 0.0
 
 
-def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[int]) -> list[Lane]:
-    """One lane per policy; the environments (one per seed) are dealt out evenly."""
-    shares = np.array_split(np.array(seeds), min(len(policies), len(seeds)))
+def make_lanes(
+    env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[int], *, noise_ratio: float = 1.0
+) -> list[Lane]:
+    """One lane per policy; the environments (one per seed) are dealt out evenly.
+
+    Args:
+        env_id: of Gymnasium.
+        policies: one for each lane.
+        seeds: one for each environment.
+        noise_ratio: largest over smallest std of exploration noise among the environments.
+    """
+    num_lanes = min(len(policies), len(seeds))
+    shares = np.array_split(np.array(seeds), num_lanes)
+    noise_shares = np.float32(noise_ratio) ** np.linspace(-0.5, 0.5, len(seeds), dtype=np.float32)
+    if len(seeds) == 1:
+        noise_shares = np.ones(1, np.float32)
     lanes = []
-    for policy, share in zip(policies, shares, strict=False):
+    for policy, share, noise_share in zip(policies, shares, np.array_split(noise_shares, num_lanes), strict=False):
         count = len(share)
         lanes.append(
             Lane(
@@ -237,6 +252,7 @@ def make_lanes(env_id: str, policies: Sequence[ActingPolicy], seeds: Sequence[in
                 discounted_returns=np.zeros((4, count)),
                 previous_sequences=[None] * count,
                 noise_steps_left=np.zeros(count, np.int64),
+                noise_share=noise_share[:, np.newaxis],
             )
         )
     return lanes

@@ -98,7 +98,7 @@ class RolloutWorker:
         ]
         seeds = [derive_seed(config.seed, Stream.ENVIRONMENT, *identity, i) for i in range(num_envs)]
         self._rollout = Rollout(
-            make_lanes(config.env_id, policies, seeds),
+            make_lanes(config.env_id, policies, seeds, noise_ratio=config.actors.exploration_noise_ratio),
             spec=spec,
             writer=self._writer,
             source=source,

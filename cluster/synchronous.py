@@ -171,7 +171,7 @@ def _make_rollout(
     policy = make_policy(config, spec, sampler, Stream.ACTING_CIRCUITS, 0, 0)
     seeds = [derive_seed(config.seed, Stream.ENVIRONMENT, 0, 0, i) for i in range(config.actors.envs_per_actor)]
     return Rollout(
-        make_lanes(config.env_id, [policy], seeds),
+        make_lanes(config.env_id, [policy], seeds, noise_ratio=config.actors.exploration_noise_ratio),
         spec=spec,
         writer=replay,
         source=board,

@@ -26,6 +26,7 @@ def make_rollout(
     segment_length=4,
     noise_std=0.1,
     longest_noise_hold=1,
+    noise_ratio=1.0,
     learning_starts=0,
     incarnation=1,
     board=None,
@@ -37,7 +38,7 @@ def make_rollout(
     writer = writer or RecordingWriter(transition_spec(spec, has_circuit=block == "pqc"))
     policies = [make_policy(spec, block, sampler, seed=lane, name=f"lane{lane}") for lane in range(num_lanes)]
     rollout = Rollout(
-        make_lanes(env_id, policies, [100 * seed + i for i in range(num_envs)]),
+        make_lanes(env_id, policies, [100 * seed + i for i in range(num_envs)], noise_ratio=noise_ratio),
         spec=spec,
         writer=writer,
         source=board or ParameterBoard(),

@@ -191,6 +191,18 @@ def test_held_noise_keeps_its_spread_and_its_lengths_follow_the_inverse_square()
     assert abs(actions[starts].std() - 0.2) < 5 * 0.2 / np.sqrt(2 * len(starts))
 
 
+def test_environments_differ_in_noise_by_the_asked_ratio():
+    # 4,000 numbers of each environment. Bounds are five standard errors, and the seed is fixed.
+    rollout, writer, _ = make_rollout(num_envs=3, num_lanes=2, noise_std=0.1, noise_ratio=16.0, segment_length=1)
+    for lane in rollout.lanes:
+        zero(lane.policy)
+    advance(rollout, 4000)
+    # Two in the first lane, one in the second, whose segments follow.
+    actions = actions_of(writer)[:, 0].reshape(4000, 3)
+    for column, std in zip(actions.T, (0.05, 0.2, 0.8), strict=True):  # a fraction of the half-range, which is 2
+        assert abs(column.std() - std) < 5 * std / np.sqrt(2 * len(column))
+
+
 def test_the_switch_comes_with_the_transition_that_learning_starts_at():
     rollout, writer, _ = make_rollout(learning_starts=10, segment_length=1, noise_std=0.0)
     zero(rollout.lanes[0].policy)
