@@ -17,8 +17,8 @@ class ActorConfig:
     """Std of Gaussian exploration noise, fraction of the action half-range. Source: TD3 (arXiv:1802.09477)."""
     exploration_noise_ratio: float = 1.0
     """Largest over smallest std among an actor's environments, spaced evenly by ratio around
-    ``exploration_noise_std``: careful and wild experience side by side. 1: all alike. Source: mixed exploration of
-    PQL (arXiv:2307.12983)."""
+    ``exploration_noise_std``: careful and wild experience side by side, so training returns fall behind those of
+    test rounds. 1: all alike. Source: mixed exploration of PQL (arXiv:2307.12983)."""
     longest_noise_hold: int = 1
     """Most steps that one draw of the noise is held; how long is drawn too, n with probability proportional to 1/n².
     Source: FlashSAC (16); 1 draws anew at every step, as TD3 does."""

@@ -22,8 +22,9 @@ _MUJOCO = RunConfig(
 )
 
 # What FlashSAC, XQC and MR.Q gained, they gained in critic, normalisation and n-step returns (docs/strong.md). A step
-# of the environment costs a seventieth of an update, so each update has four new ones. The block alone tells the
-# quantum policy from its classical twins (--block).
+# of the environment costs a fortieth of an update, so each update has four new ones. Noise of many strengths leads
+# Humanoid's policy from standing to walking. The block alone tells the quantum policy from its classical twins
+# (--block).
 _STRONG = dataclasses.replace(
     _MUJOCO,
     policy=PolicyConfig(normalise_observations=True, hidden_normalisation="layer"),
@@ -37,10 +38,12 @@ _STRONG = dataclasses.replace(
         normalisation="batch",
         head="categorical",
         climbs="mean",
+        has_target=False,
         unit_rows=True,
     ),
     td3=TD3Config(
         learning_starts=5_000,
+        batch_size=128,
         updates_per_step=0.25,
         n_step=3,
         polyak_coefficient=1e-2,
@@ -48,7 +51,13 @@ _STRONG = dataclasses.replace(
         final_learning_rate_share=0.5,
         precision="auto",
     ),
-    actors=ActorConfig(envs_per_actor=32, segment_length=16, exploration_noise_std=0.2),
+    actors=ActorConfig(
+        envs_per_actor=32,
+        segment_length=16,
+        exploration_noise_std=0.2,
+        exploration_noise_ratio=16.0,
+        longest_noise_hold=16,
+    ),
     evaluation=EvaluationConfig(period_steps=20_000),
 )
 
