@@ -161,7 +161,9 @@ class TD3Config:
     """Divide rewards so that discounted returns have a standard deviation of at most 1 and stay within
     ``critic.max_value``. Source: SimbaV2 (arXiv:2502.15280)."""
     final_learning_rate_share: float = 1.0
-    """Share of their learning rates that policy and critics keep at the run's last update; linear in between."""
+    """Share of their learning rates that policy and critics keep in the end; they fall to it linearly."""
+    learning_rate_decay_share: float = 1.0
+    """Share of the run's updates over which they fall; what is left goes on with the final rates."""
     precision: Precision = "float32"
     """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; several times faster on
     GPUs and on CPUs with AMX, ten times slower on CPUs that have to imitate it. auto: where it is fast."""
@@ -179,8 +181,8 @@ class TD3Config:
         _require(self.n_step >= 1, "n_step", self.n_step, "at least 1")
         coefficient = self.initial_entropy_coefficient
         _require(coefficient > 0, "initial_entropy_coefficient", coefficient, "positive")
-        share = self.final_learning_rate_share
-        _require(0 < share <= 1, "final_learning_rate_share", share, "in (0, 1]")
+        for name in ("final_learning_rate_share", "learning_rate_decay_share"):
+            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         rates = ("policy_learning_rate", "circuit_learning_rate", "mapping_learning_rate", "critic_learning_rate")
         for name in rates:
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")

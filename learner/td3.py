@@ -46,7 +46,7 @@ class TD3Learner:
         surrogate_config: surrogate and its tiny-batches; unused without a circuit.
         config: learning rule.
         critic_config: networks, normalisation and value head of the critics; default: the paper's.
-        decay_updates: updates over which the learning rates fall to ``config.final_learning_rate_share``.
+        decay_updates: updates of the run, over ``config.learning_rate_decay_share`` of which the learning rates fall.
         seed: of the initial weights and of all noise inside updates.
         device: where the networks live.
     """
@@ -245,7 +245,7 @@ class TD3Learner:
         """Linear from the configured rates of policy and critics to their final share."""
         if self._decay_updates is None:
             return
-        progress = min(self.update_step / self._decay_updates, 1.0)
+        progress = min(self.update_step / (self._decay_updates * self.config.learning_rate_decay_share), 1.0)
         share = 1 - (1 - self.config.final_learning_rate_share) * progress
         scale_learning_rates(self.policy_optimizer, share)
         scale_learning_rates(self.critic_optimizer, share)

@@ -117,6 +117,16 @@ def test_learning_rates_fall_linearly_to_their_final_share():
     assert learner.critic_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)
 
 
+def test_learning_rates_may_have_fallen_before_the_run_ends():
+    learner = make_learner(
+        decay_updates=40, final_learning_rate_share=0.5, learning_rate_decay_share=0.25, critic_learning_rate=1e-3
+    )
+    run(learner, 5)
+    assert learner.critic_optimizer.param_groups[0]["lr"] == pytest.approx(0.75e-3)
+    run(learner, 8)
+    assert learner.critic_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-3)
+
+
 def test_prioritised_updates_tell_their_errors():
     assert run(make_learner()).td_errors is None
     errors = run(make_learner(prioritised=True)).td_errors
