@@ -48,7 +48,7 @@ _STRONG = dataclasses.replace(
         n_step=3,
         polyak_coefficient=1e-2,
         scale_rewards=True,
-        final_learning_rate_share=0.5,
+        final_learning_rate_share=0.1,
         precision="auto",
     ),
     actors=ActorConfig(
