@@ -14,7 +14,7 @@ struct Sizes {
   int64_t panels() const { return panels_of(hidden); }
   int64_t depth(int64_t layer) const { return layer == 0 ? inputs : hidden; }
   // An odd number of lines: a panel's row is one of them, and rows do not meet in few sets of the cache.
-  int64_t stride() const { return (panels() * kPanel / kLine | 1) * kLine; }
+  int64_t stride() const { return (padded(panels() * kPanel, kLine) / kLine | 1) * kLine; }
   int64_t features() const { return rows * stride(); }
   int64_t kept() const { return critics * layers * (2 * features() + panels() * kPanel); }
   int64_t strips() const { return padded(std::max(hidden, outputs), kRows) * rows; }  // of one critic
