@@ -188,7 +188,9 @@ class Rollout:
         noise = self.rng.standard_normal(action.shape, dtype=np.float32)
         if len(self._hold_shares) > 1:
             noise = self._hold(lane, noise)
-        return np.clip(action + noise * lane.noise_share * (self._noise_std * scale), self._low, self._high)
+        strength = lane.noise_share * (self._noise_std * scale)
+        explored: Float32[np.ndarray, "E A"] = np.clip(action + noise * strength, self._low, self._high)
+        return explored
 
     def _hold(self, lane: Lane, fresh: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A"]:
         """The noise of each environment, which takes a fresh draw when it has been held long enough."""
@@ -236,9 +238,8 @@ def make_lanes(
     """
     num_lanes = min(len(policies), len(seeds))
     shares = np.array_split(np.array(seeds), num_lanes)
-    noise_shares = np.float32(noise_ratio) ** np.linspace(-0.5, 0.5, len(seeds), dtype=np.float32)
-    if len(seeds) == 1:
-        noise_shares = np.ones(1, np.float32)
+    exponents = np.linspace(-0.5, 0.5, len(seeds)) if len(seeds) > 1 else np.zeros(1)
+    noise_shares = (noise_ratio**exponents).astype(np.float32)
     lanes = []
     for policy, share, noise_share in zip(policies, shares, np.array_split(noise_shares, num_lanes), strict=False):
         count = len(share)

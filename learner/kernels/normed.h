@@ -25,6 +25,16 @@ struct Sizes {
   static int64_t width(int64_t units, int64_t panel) { return std::min<int64_t>(kPanel, units - panel * kPanel); }
 };
 
+// A thread's part of the scratch memory: packed weights, a panel of all rows, and what a step needs besides.
+struct Room {
+  float *packed, *panel, *gradient, *sums;
+
+  Room(float* scratch, const Sizes& s)
+      : packed(scratch + padded(s.critics * s.strips(), kPanel) + omp_get_thread_num() * s.own()),
+        panel(packed + std::max({s.inputs, s.hidden, s.outputs}) * kPanel), gradient(panel + s.rows * kPanel),
+        sums(gradient + kRows * kPanel) {}
+};
+
 // One critic's parameters, or their moments: of each layer weight (H, I), gain (H), shift (H); of the head weight
 // (K, H), bias (K).
 struct Arrays {

@@ -33,8 +33,8 @@ void normed_critic_forward(int64_t inputs, int64_t hidden, int64_t outputs, int6
 #pragma omp parallel num_threads(threads)
   {
     FlushDenormals flush;
-    float* const packed = scratch + padded(critics * s.strips(), kPanel) + omp_get_thread_num() * s.own();
-    float* const panel = packed + std::max({inputs, hidden, outputs}) * kPanel;
+    const Room room(scratch, s);
+    float *const packed = room.packed, *const panel = room.panel;
     for (int64_t layer = 0; layer < layers; ++layer) {
       const int64_t depth = s.depth(layer);
 #pragma omp for schedule(static)
@@ -102,10 +102,8 @@ void normed_critic_step(int64_t inputs, int64_t hidden, int64_t outputs, int64_t
 #pragma omp parallel num_threads(threads)
   {
     FlushDenormals flush;
-    float* const packed = scratch + padded(critics * s.strips(), kPanel) + omp_get_thread_num() * s.own();
-    float* const panel = packed + std::max({inputs, hidden, outputs}) * kPanel;
-    float* const gradient = panel + rows * kPanel;
-    float* const sums = gradient + kRows * kPanel;
+    const Room room(scratch, s);
+    float *const packed = room.packed, *const panel = room.panel;
     // From the head down: back to the layer before by the weights as they were, then the weights move.
     for (int64_t layer = layers; layer >= 0; --layer) {
       const bool is_head = layer == layers;
@@ -132,7 +130,8 @@ void normed_critic_step(int64_t inputs, int64_t hidden, int64_t outputs, int64_t
           product<2>(used_rows, gradients(critic), units_stride, 1, packed, kPanel, panel + begin * kPanel, kPanel,
                      units, false);
           std::fill(panel + (begin + used_rows) * kPanel, panel + rows * kPanel, 0.0f);
-          back_through_norm(panel, Kept(kept, s, critic, layer - 1), first, s, adam, net, m, v, layer - 1, width, sums);
+          back_through_norm(panel, Kept(kept, s, critic, layer - 1), first, s, adam, net, m, v, layer - 1, width,
+                            room.sums);
         }
       }
 #pragma omp barrier
@@ -143,7 +142,7 @@ void normed_critic_step(int64_t inputs, int64_t hidden, int64_t outputs, int64_t
         const Arrays net(arrays, s, critic), m(arrays + count, s, critic), v(arrays + 2 * count, s, critic);
         const float* const from = layer == 0 ? input : Kept(kept, s, critic, layer - 1).active;
         copy_panel(from + begin * input_stride + first, input_stride, used_rows, width, panel);
-        step_layer(adam, scratch + critic * s.strips(), units, used_rows, panel, gradient, weights(net) + first,
+        step_layer(adam, scratch + critic * s.strips(), units, used_rows, panel, room.gradient, weights(net) + first,
                    weights(m) + first, weights(v) + first, depth, width);
         if (is_head && first == 0)
           for (int64_t unit = 0; unit < outputs; ++unit) {
@@ -178,8 +177,8 @@ void normed_critic_input_gradient(int64_t inputs, int64_t hidden, int64_t output
 #pragma omp parallel num_threads(threads)
   {
     FlushDenormals flush;
-    float* const packed = scratch + padded(critics * s.strips(), kPanel) + omp_get_thread_num() * s.own();
-    float* const panel = packed + std::max({inputs, hidden, outputs}) * kPanel;
+    const Room room(scratch, s);
+    float *const packed = room.packed, *const panel = room.panel;
     for (int64_t layer = layers; layer > 0; --layer) {
       const bool is_head = layer == layers;
       const int64_t units = is_head ? outputs : hidden;

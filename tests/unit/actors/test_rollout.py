@@ -203,6 +203,11 @@ def test_environments_differ_in_noise_by_the_asked_ratio():
         assert abs(column.std() - std) < 5 * std / np.sqrt(2 * len(column))
 
 
+def test_a_single_environment_has_the_noise_of_the_run():
+    rollout, _, _ = make_rollout(num_envs=1, noise_ratio=16.0)
+    assert rollout.lanes[0].noise_share.tolist() == [[1.0]]
+
+
 def test_the_switch_comes_with_the_transition_that_learning_starts_at():
     rollout, writer, _ = make_rollout(learning_starts=10, segment_length=1, noise_std=0.0)
     zero(rollout.lanes[0].policy)

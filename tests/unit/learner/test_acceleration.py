@@ -5,6 +5,7 @@ import pytest
 
 from learner.acceleration import accelerate
 from learner.critic_config import CriticConfig
+from learner.native_code import load_kernels
 from learner.state import learner_state, load_learner_state
 from tests.unit.learner.test_td3 import make_batch, make_learner
 
@@ -24,7 +25,7 @@ LOSSES = ("critic_loss", "policy_loss", "q_value", "surrogate_loss")
 def fast_learner(block="pqc", **td3):
     learner = make_learner(block, **td3)
     accelerate(learner)
-    if learner.critic.kernel is None:
+    if load_kernels() is None:
         pytest.skip("no C++ compiler: only the plain path exists here")
     return learner
 
@@ -77,9 +78,11 @@ def test_a_checkpoint_of_either_path_is_continued_by_the_other(critic):
 
 def test_every_kernel_is_used_where_it_can_be():
     pqc, linear = fast_learner("pqc"), fast_learner("linear")
+    normed = fast_learner(critic=CriticConfig(**NORMED))
     assert pqc.surrogate.kernel is not None
     assert linear.surrogate is None
-    for learner in (pqc, linear):
+    for learner in (pqc, linear, normed):
+        assert learner.critic.kernel is not None
         assert learner.target_critic.kernel is not None
         assert learner.target_critic.kernel is not learner.critic.kernel
         assert {learner.policy_step.func.__module__, learner.blend.__module__} == {"learner.step_kernel"}
