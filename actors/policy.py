@@ -12,10 +12,11 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from actors.errors import InvalidActionError
-from learner.blocks import classical_output, decode_circuits, uses_circuit
-from learner.config import AgentSpec, BlockName, PolicyConfig
+from learner.blocks import classical_output, decode_circuits
+from learner.config import AgentSpec, BlockName, PolicyConfig, uses_circuit
 from learner.networks import PolicyNetwork
-from learner.parameters import ParameterSource, load_parameters
+from learner.parameter_loading import load_parameters
+from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler, PendingMeasurement
 from qpu_service.readout import ReduceBy, reduce_shots
 from qpu_service.types import CircuitBatch, circuit_seeds

@@ -9,8 +9,7 @@ from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.acceleration import accelerate
-from learner.blocks import uses_circuit
-from learner.config import AgentSpec
+from learner.config import AgentSpec, uses_circuit
 from learner.td3 import TD3Learner
 from qpu_service.interfaces import CircuitSampler
 from qpu_service.patience import patience

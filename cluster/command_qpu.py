@@ -14,7 +14,7 @@ import gymnasium
 from cluster.command_train import parse_config
 from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE, EXIT_REFUSED
-from learner.blocks import uses_circuit
+from learner.config import uses_circuit
 from qpu_service.budget import Budget, BudgetLimits
 from qpu_service.ibm.config import config_from_environment, default_journal_dir
 from qpu_service.ibm.usage import UsageModel

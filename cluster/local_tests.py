@@ -8,7 +8,8 @@ from cluster.config import RunConfig
 from cluster.rounds import TestRound
 from cluster.seeding import Stream, derive_seed
 from learner.config import AgentSpec
-from learner.parameters import VersionedParameters, load_parameters
+from learner.parameter_loading import load_parameters
+from learner.parameters import VersionedParameters
 from qpu_service.interfaces import CircuitSampler
 
 

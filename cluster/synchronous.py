@@ -25,8 +25,7 @@ from cluster.qpu_health import health_note, health_row
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng, derive_seed
 from cluster.session import ExtraState, Session
-from learner.blocks import uses_circuit
-from learner.config import AgentSpec
+from learner.config import AgentSpec, uses_circuit
 from learner.parameters import ParameterBoard, VersionedParameters
 from qpu_service.backends.registry import make_backend
 from qpu_service.device_health import DeviceHealth, ReportsHealth

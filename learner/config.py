@@ -15,6 +15,22 @@ Precision = Literal["float32", "bfloat16", "auto"]
 PolicyWeights = Literal["trained", "generated"]
 PolicyFamily = Literal["deterministic", "gaussian", "flow", "variational"]
 
+BLOCKS: dict[BlockName, str] = {
+    "pqc": "parameterised quantum circuit, trained through its surrogate (paper: hDQNN)",
+    "linear": "fully connected linear map, trained by backpropagation (paper: FC)",
+    "random_bits": "uniform random bits, whatever the input (paper: RBG)",
+    "zeros": "constant zeros (paper: 0L)",
+    "mlp": "control: one hidden layer and a sigmoid, as many trained parameters as pqc",
+    "frozen_pqc": "control: the circuit's inputs come from a frozen random PreDNN",
+    "unentangled_pqc": "control: the circuit without its CZ gates, a product state",
+}
+_CIRCUIT_BLOCKS: tuple[BlockName, ...] = ("pqc", "frozen_pqc", "unentangled_pqc")
+
+
+def uses_circuit(block: BlockName) -> bool:
+    """Whether acting needs the QPU service and learning needs a surrogate."""
+    return block in _CIRCUIT_BLOCKS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from learner.asymmetry import Asymmetry
-from learner.blocks import differentiable_output, uses_circuit
+from learner.blocks import differentiable_output
 from learner.circuit_model import CircuitModel
-from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config
+from learner.config import AgentSpec, BlockName, PolicyConfig, SurrogateConfig, TD3Config, uses_circuit
 from learner.critic_config import CriticConfig
 from learner.critics import climbed_value, descend, make_critic, paired_outputs
 from learner.errors import LearnerDivergedError

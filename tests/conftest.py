@@ -8,9 +8,6 @@ import hypothesis
 # that wait for each other make a test a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The networks of the tests are too small to be shared between threads, which would only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 # The machine may be busy: a slow example is not a failure. In CI every run sees the same examples.
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)

@@ -14,8 +14,8 @@ from tests.integration.stored_segments import assert_every_transition_is_there_o
 pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
 VICTIMS = ["ray::RolloutWorker", "ray::QPUActor", "ray::TestWorker", "ray::ParameterBoard", "-server "]
-STEPS = 2_500
-"""At 5 ms a step the run cannot end before the last victim is dead."""
+STEPS = 3_500
+"""Five deaths with 200 steps after each leave 2,000 to spare, because on a busy machine rows come late."""
 
 
 def processes(command, title):
@@ -43,7 +43,7 @@ def survivor(tmp_path_factory):
             os.kill(victim, signal.SIGKILL)
             before = env_step()
             # Enough for at least one more test round, and for parameters to be published several times.
-            command.wait_until(lambda before=before: env_step() >= before + 300)
+            command.wait_until(lambda before=before: env_step() >= before + 200)
             assert victim not in processes(command, title)
         return run, command.wait(), env_step()
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from actors.errors import InvalidActionError
-from learner.blocks import BLOCKS
-from learner.config import AgentSpec
+from learner.config import BLOCKS, AgentSpec
 from learner.errors import StateMismatchError
 from learner.parameters import ParameterBoard, VersionedParameters
 from tests.unit.actors.fakes import CIRCUIT, RecordingSampler

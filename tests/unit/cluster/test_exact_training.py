@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from cluster.command_train import _check_exact_training
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
+from cluster.preflight import _check_exact_training
 from learner.config import SurrogateConfig
 from qpu_service.config import QPUConfig
 from qpu_service.places import WorkerPlace

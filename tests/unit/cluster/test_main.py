@@ -1,5 +1,8 @@
 """The command line as a function: usage, unknown commands, exit codes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from cluster.__main__ import run
@@ -24,6 +27,18 @@ def test_an_unknown_command_names_the_known_ones(capsys):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "unknown command 'tran'; expected one of train, resume" in captured.err
+
+
+def test_nobody_waits_for_torch_to_read_help_or_to_be_told_of_a_typo(tmp_path):
+    code = f"""if True:
+        import sys
+        from cluster.__main__ import run
+        assert run(["train", "--help"]) == 0
+        assert run(["train", "humanoids"]) == 2
+        assert run(["resume", {str(tmp_path)!r}]) == 2
+        sys.exit("torch" in sys.modules)
+    """
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "report"])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from learner.blocks import BLOCKS, classical_output, decode_circuits, uses_circuit
-from learner.config import AgentSpec, PolicyConfig
+from learner.blocks import classical_output, decode_circuits
+from learner.config import BLOCKS, AgentSpec, PolicyConfig, uses_circuit
 from learner.networks import PolicyNetwork
-from learner.parameters import VersionedParameters, load_parameters
+from learner.parameter_loading import load_parameters
+from learner.parameters import VersionedParameters
 from learner.state import learner_state, load_learner_state
 from qpu_service.circuit import CircuitShape, decode_parameters
 from tests.unit.learner.test_td3 import CIRCUIT, SPEC, changed, make_batch, make_learner, snapshot

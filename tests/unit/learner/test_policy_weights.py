@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from learner.acceleration import accelerate
-from learner.blocks import BLOCKS, uses_circuit
-from learner.config import PolicyConfig, SurrogateConfig, TD3Config
+from learner.config import BLOCKS, PolicyConfig, SurrogateConfig, TD3Config, uses_circuit
 from learner.critic_config import CriticConfig
 from learner.errors import StateMismatchError
 from learner.networks import PolicyNetwork
-from learner.parameters import VersionedParameters, load_parameters
+from learner.parameter_loading import load_parameters
+from learner.parameters import VersionedParameters
 from learner.policy_weights import describe
 from learner.quantum_train.config import GeneratorConfig
 from learner.quantum_train.generated_weights import GeneratedWeights

@@ -8,7 +8,8 @@ import torch
 
 from learner.errors import StateMismatchError
 from learner.networks import PolicyNetwork
-from learner.parameters import ParameterBoard, VersionedParameters, load_parameters
+from learner.parameter_loading import load_parameters
+from learner.parameters import ParameterBoard, VersionedParameters
 from learner.state import learner_state, load_learner_state
 from tests.unit.learner.test_td3 import SPEC, make_batch, make_learner
 
