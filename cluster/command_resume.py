@@ -5,6 +5,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from cluster.preflight import check
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import drop_rows_after, lock_run, open_run_directory
 
@@ -27,7 +28,6 @@ def run(arguments: list[str]) -> int:
     run_directory, config = open_run_directory(parsed.run)
     # Only now, because torch takes seconds to load: help and mistyped directories need none of it.
     from cluster.checkpoint import has_checkpoints, load_newest
-    from cluster.preflight import check
     from cluster.run_loop import run_training, with_total_steps
 
     with lock_run(run_directory):

@@ -7,6 +7,7 @@ import tyro
 
 from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE
+from cluster.preflight import check
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
 from cluster.quantum_train.presets import DESCRIPTIONS as QUANTUM_TRAIN_DESCRIPTIONS
 from cluster.quantum_train.presets import PRESETS as QUANTUM_TRAIN_PRESETS
@@ -29,11 +30,10 @@ def run(arguments: list[str]) -> int:
 
         return train(preset, overrides)
     config = parse_config(preset, overrides)
-    # Only now, because torch takes seconds to load: help and typing errors need none of it.
-    from cluster.preflight import check
+    check(config)
+    # Only now, because torch takes seconds to load: help and mistakes need none of it.
     from cluster.run_loop import run_training
 
-    check(config)
     run_directory = create_run_directory(config, preset)
     with lock_run(run_directory):
         return run_training(config, run_directory, None)

@@ -15,7 +15,8 @@ import ray
 import torch
 
 from actors.environment import agent_spec
-from cluster.build import make_learner, make_limiter, transition_spec
+from cluster.build import make_learner
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.crew import Crew

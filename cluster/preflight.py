@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from actors.environment import agent_spec
-from cluster.build import learner_device, make_limiter
+from cluster.build_replay import make_limiter
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.ray_address import existing_address
@@ -26,7 +26,6 @@ def check(config: RunConfig) -> None:
     """
     if config.run_dir is not None and config.run_dir.exists():
         create_run_directory(config, "")
-    learner_device(config.device)
     urls = [] if config.synchronous else server_urls(os.environ.get("REDIS_URL", ""))
     _check_servers(config, urls)
     agent_spec(config.env_id)
@@ -35,6 +34,10 @@ def check(config: RunConfig) -> None:
     if not config.synchronous:
         existing_address()
         _check_replay(urls)
+    # Last, because torch takes seconds to load.
+    from cluster.build import learner_device
+
+    learner_device(config.device)
 
 
 def _check_servers(config: RunConfig, urls: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from actors.rollout import EpisodeRecord, Rollout, make_lanes
-from cluster.build import make_limiter, make_policy, transition_spec
+from cluster.build import make_policy
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.config import RunConfig
 from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.config import AgentSpec

@@ -14,7 +14,8 @@ import torch
 from actors.environment import agent_spec
 from actors.rollout import Rollout, make_lanes
 from actors.state import restore_rollout, rollout_state
-from cluster.build import make_learner, make_limiter, make_policy, transition_spec
+from cluster.build import make_learner, make_policy
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.local_tests import LocalTests

@@ -5,7 +5,7 @@ from collections import defaultdict
 import redis
 
 from actors.environment import agent_spec
-from cluster.build import transition_spec
+from cluster.build_replay import transition_spec
 from cluster.run_directory import open_run_directory
 from replay.codec import decode_segment
 from replay.embedded_server import EmbeddedServer

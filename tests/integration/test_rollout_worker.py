@@ -9,7 +9,7 @@ import redis
 
 from actors.config import ActorConfig
 from actors.environment import agent_spec
-from cluster.build import make_limiter, transition_spec
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.config import RunConfig
 from cluster.rollout_worker import ReplayAddress, RolloutWorker
 from learner.config import TD3Config

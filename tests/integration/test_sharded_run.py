@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from actors.environment import agent_spec
-from cluster.build import transition_spec
+from cluster.build_replay import transition_spec
 from cluster.run_directory import RunDirectory, open_run_directory, read_rows
 from replay.codec import decode_segment
 from replay.embedded_server import EmbeddedServer

@@ -21,7 +21,7 @@ def smoke(tmp_path_factory):
     directory = tmp_path_factory.mktemp("smoke")
     with Command(["train", "smoke", "--run-dir", "run"], directory) as command:
         run = RunDirectory(directory / "run")
-        command.wait_until(lambda: run.evaluations.exists() and run.evaluations.read_text(), timeout_s=120)
+        command.wait_until(lambda: run.evaluations.exists() and run.evaluations.read_text())
         pids = [*descendants(command.process.pid), *replay_servers(directory)]
         return run, command.wait(), pids
 

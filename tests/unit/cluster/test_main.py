@@ -29,12 +29,13 @@ def test_an_unknown_command_names_the_known_ones(capsys):
     assert "unknown command 'tran'; expected one of train, resume" in captured.err
 
 
-def test_nobody_waits_for_torch_to_read_help_or_to_be_told_of_a_typo(tmp_path):
+def test_nobody_waits_for_torch_to_read_help_or_to_be_told_of_a_mistake(tmp_path):
     code = f"""if True:
         import sys
         from cluster.__main__ import run
         assert run(["train", "--help"]) == 0
         assert run(["train", "humanoids"]) == 2
+        assert run(["train", "smoke", "--env-id", "CartPole-v1"]) == 2
         assert run(["resume", {str(tmp_path)!r}]) == 2
         sys.exit("torch" in sys.modules)
     """

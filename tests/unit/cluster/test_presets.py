@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from actors.environment import agent_spec
-from cluster.build import learner_device, make_learner, make_limiter, transition_spec
+from cluster.build import learner_device, make_learner
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset

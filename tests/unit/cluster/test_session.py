@@ -11,7 +11,8 @@ import pytest
 from actors.config import EvaluationConfig
 from actors.rollout import EpisodeRecord
 from cluster import session as sessions
-from cluster.build import make_learner, make_limiter, transition_spec
+from cluster.build import make_learner
+from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import load_newest
 from cluster.config import CheckpointConfig, RunConfig
 from cluster.metrics import MetricsWriter
@@ -47,8 +48,8 @@ class Tests:
     __test__ = False
 
     def __init__(self, returns=(-1.0, -3.0), *, is_slow=False):
-        self.requested, self.returns, self.is_slow = [], returns, is_slow
-        self._waiting = []
+        self.requested, self._waiting = [], []
+        self.returns, self.is_slow = returns, is_slow
 
     def request(self, parameters):
         self.requested.append(parameters)
@@ -71,9 +72,8 @@ class Run:
         self.replay = MemoryReplay(self.spec, make_limiter(config), config.replay.capacity)
         self.sequence = 0
         self.insert(inserted)
-        self.published = []
+        self.published, self.now_s = [], 0.0
         self.tests = tests or Tests()
-        self.now_s = 0.0
         self.session = sessions.Session(
             config,
             self.directory,
