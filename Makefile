@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= pendulum
 ARGS ?=
+JOBS ?= 2
 BENCH ?= qpu
 CLUSTER ?=
 
@@ -28,8 +29,8 @@ else
 	$(BIN)/python -m cluster.submit $(CLUSTER) -- train $(PRESET) $(ARGS)
 endif
 
-test: check ## checks, then every test but the slow learning runs
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: check ## checks, then every test but the slow learning runs; JOBS=4 test files at once (default 2)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: check ## every test, the slow learning runs too
 	$(BIN)/python -m pytest $(ARGS)
