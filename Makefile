@@ -29,8 +29,9 @@ else
 	$(BIN)/python -m cluster.submit $(CLUSTER) -- train $(PRESET) $(ARGS)
 endif
 
+# In the order of the files: by default the files of few tests come last, and those are the long runs.
 test: check ## checks, then every test but the slow learning runs; JOBS=4 test files at once (default 2)
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: check ## every test, the slow learning runs too
 	$(BIN)/python -m pytest $(ARGS)
