@@ -8,13 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
-import torch
-
 from actors.environment import agent_spec
-from cluster.checkpoint import load_newest
 from cluster.errors import EXIT_DONE, ConfigError
-from cluster.local_tests import run_test_round
-from cluster.policy_file import acting_parameters, read_policy
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 from qpu_service.backends.registry import make_backend
@@ -44,10 +39,18 @@ def run(arguments: list[str]) -> int:
         from cluster.quantum_train.command import evaluate
 
         return evaluate(parsed)
-    if parsed.run.is_file():
+    opened = None if parsed.run.is_file() else open_run_directory(parsed.run)
+    # Only now, because torch takes seconds to load: help and mistyped directories need none of it.
+    import torch
+
+    from cluster.checkpoint import load_newest
+    from cluster.local_tests import run_test_round
+    from cluster.policy_file import acting_parameters, read_policy
+
+    if opened is None:
         config, parameters = read_policy(parsed.run)
     else:
-        run_directory, config = open_run_directory(parsed.run)
+        run_directory, config = opened
         parameters = acting_parameters(load_newest(run_directory.checkpoints))
     config = dataclasses.replace(
         config,

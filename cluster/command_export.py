@@ -4,9 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cluster.checkpoint import load_newest
 from cluster.errors import EXIT_DONE, ConfigError
-from cluster.policy_file import acting_parameters, write_policy
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 
@@ -28,6 +26,10 @@ def run(arguments: list[str]) -> int:
     if parsed.file.is_dir():
         raise ConfigError(f"{parsed.file} is a directory, expected the name of a file, such as policy.safetensors")
     run_directory, config = open_run_directory(parsed.run)
+    # Only now, because torch takes seconds to load: help and mistyped directories need none of it.
+    from cluster.checkpoint import load_newest
+    from cluster.policy_file import acting_parameters, write_policy
+
     parameters = acting_parameters(load_newest(run_directory.checkpoints))
     write_policy(parsed.file, config, parameters)
     sys.stdout.write(

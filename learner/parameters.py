@@ -1,6 +1,6 @@
 """Versions of the acting parameters: the learner publishes, actors and the evaluator pull when theirs is older.
 
-Without torch: processes that only hold or hand on parameters start in a second instead of three, in half the memory.
+Without torch: processes that only hold parameters or hand them on start sooner and smaller.
 """
 
 from collections.abc import Mapping

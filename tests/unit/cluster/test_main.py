@@ -36,7 +36,9 @@ def test_nobody_waits_for_torch_to_read_help_or_to_be_told_of_a_mistake(tmp_path
         assert run(["train", "--help"]) == 0
         assert run(["train", "humanoids"]) == 2
         assert run(["train", "smoke", "--env-id", "CartPole-v1"]) == 2
-        assert run(["resume", {str(tmp_path)!r}]) == 2
+        assert run(["export", {str(tmp_path)!r}, "policy.safetensors"]) == 2
+        for command in ("resume", "evaluate", "report"):
+            assert run([command, {str(tmp_path)!r}]) == 2
         sys.exit("torch" in sys.modules)
     """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
