@@ -64,7 +64,7 @@ class RunConfig:
     compile: bool = True
     """Take the fastest path for that device: compiled kernels on a CPU. Off is plain torch, the same to round-off."""
     num_threads: int | None = None
-    """Torch threads of the learner; default: every core but one, which actors and services need."""
+    """Torch threads of the learner; default: every core but one, which actors and services need; one with a GPU."""
     publish_period_updates: int = 8
     """Updates between two published versions of the policy parameters."""
     log_period_steps: int = 500

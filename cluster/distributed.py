@@ -15,7 +15,7 @@ import ray
 import torch
 
 from actors.environment import agent_spec
-from cluster.build import make_learner
+from cluster.build import learner_device, make_learner
 from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
@@ -69,7 +69,7 @@ def train_distributed(
         should_stop: asked between updates.
     """
     spec = agent_spec(config.env_id)
-    torch.set_num_threads(config.num_threads or default_num_threads())
+    torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
     with (
         ray_runtime() as runtime,
         _replay_server(config, run, runtime) as (url, server),

@@ -14,7 +14,7 @@ import torch
 from actors.environment import agent_spec
 from actors.rollout import Rollout, make_lanes
 from actors.state import restore_rollout, rollout_state
-from cluster.build import make_learner, make_policy
+from cluster.build import learner_device, make_learner, make_policy
 from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
@@ -53,7 +53,7 @@ def train_synchronous(
         progress: tells a person.
         should_stop: asked between steps; the caller saves then.
     """
-    torch.set_num_threads(config.num_threads or default_num_threads())
+    torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
     torch.use_deterministic_algorithms(True)
     spec = agent_spec(config.env_id)
     backend = _make_backend(config)

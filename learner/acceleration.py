@@ -3,11 +3,14 @@
 On the CPU the surrogate, the segmented critics and those of BatchNorm layers compute by compiled kernels
 (learner/surrogate_kernel.py, learner/critic_kernel.py, learner/normed_critic_kernel.py), and so do the policy's Adam
 and the soft updates (learner/step_kernel.py); the rest is plain torch, because neither ``torch.compile`` nor kernels of
-its own made it faster (docs/learner-speed.md). On a GPU an update is one CUDA graph.
+its own made it faster (docs/learner-speed.md). On a GPU an update is one CUDA graph, in which the surrogate's fit, Adam
+and the exact circuit are kernels of our own (learner/gpu).
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
@@ -29,12 +32,51 @@ def accelerate(learner: TD3Learner) -> None:
     if learner.device.type == "cpu":
         _use_kernels(learner)
     elif learner.device.type == "cuda":
+        if find_spec("triton") is None:
+            logger.info("surrogate, Adam and exact circuits run as plain torch: triton is not installed here")
+        else:
+            _use_gpu_kernels(learner)
         if learner.surrogate is not None and learner.surrogate_config.tolerance is not None:
             logger.info("updates are not captured as CUDA graphs: surrogate.tolerance decides how long each of them is")
         elif isinstance(learner.policy_optimizer, GeneratedWeights):
             logger.info("updates are not captured as CUDA graphs: the policy's weights are generated on the host")
         else:
             learner.execute = CapturedSteps(learner, CudaRecorder(learner.generator))
+
+
+def _use_gpu_kernels(learner: TD3Learner) -> None:
+    # Triton comes with torch for GPUs and is found nowhere else.
+    from learner.gpu.adam_kernel import adam_step
+    from learner.gpu.checks import adam_agrees, circuit_agrees, surrogate_agrees
+    from learner.gpu.circuit_kernel import circuit_bit_means, supports
+    from learner.gpu.surrogate_kernel import GpuSurrogateKernel
+
+    if is_usable("Adam", partial(adam_agrees, learner.device)):
+        learner.critic_step = partial(adam_step, learner.critic_optimizer)
+        if isinstance(learner.policy_optimizer, torch.optim.Adam):
+            learner.policy_step = partial(adam_step, learner.policy_optimizer)
+    if (model := learner.circuit_model) is None:
+        return
+    trainer, is_entangled = model.trainer, learner.block != "unentangled_pqc"
+    is_fitted = model.config.gradient == "surrogate" and model.config.tolerance is None
+    if is_fitted and is_usable("the surrogate's fit", partial(surrogate_agrees, trainer.surrogate, trainer.config)):
+        trainer.device_fit = GpuSurrogateKernel(trainer.surrogate.network).fit
+    check = partial(circuit_agrees, model.shape, is_entangled=is_entangled, device=learner.device)
+    if supports(model.shape) and is_usable("the exact circuit", check):
+        model.exact.device_means = circuit_bit_means
+
+
+def is_usable(name: str, agrees: Callable[[], bool]) -> bool:
+    """Whether a kernel compiles here and gives the numbers of plain torch; if not, a log line says so."""
+    try:
+        if agrees():
+            return True
+        reason = "its kernel gives other numbers"
+    except Exception as error:
+        # Whatever a compiler or a driver has to say: plain torch goes on.
+        reason = f"its kernel fails with {type(error).__name__}: {error}"
+    logger.warning("on this GPU %s runs as plain torch: %s", name, reason)
+    return False
 
 
 def _use_kernels(learner: TD3Learner) -> None:

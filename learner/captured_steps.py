@@ -1,8 +1,9 @@
 """An update of the learner as one captured graph on a GPU: the host launches it and goes on.
 
 A step of hundreds of small kernels costs the host far more than the GPU; replaying it as a CUDA graph costs one launch.
-There are two graphs, for updates that move the policy and for those that do not, over one batch whose addresses stay.
-The first updates run as they are: they allocate the optimisers' state and tell which metrics there are.
+There is a graph for each kind of update (those that move the policy or not, that measure the surrogate or not), all
+over one batch whose addresses stay. The first updates of a kind run as they are: they allocate the optimisers' state
+and tell which metrics there are.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learner.running_means import RunningMeans
+from learner.step_kind import StepKind
 from learner.td3 import TD3Learner
 from learner.tensor_batch import TensorBatch, copy_into
 
@@ -69,45 +71,38 @@ class CapturedSteps:
         self._learner = learner
         self._recorder = recorder
         self._batch: TensorBatch | None = None
-        self._values: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
+        self._names: dict[StepKind, list[str]] = {}
         self._errors: Tensor | None = None
-        self._warm_steps = {True: 0, False: 0}
-        self._replays: dict[bool, Callable[[], None]] = {}
+        self._warm_steps: dict[StepKind, int] = {}
+        self._replays: dict[StepKind, Callable[[], None]] = {}
 
-    def __call__(self, batch: TensorBatch, moves_policy: bool) -> None:
+    def __call__(self, batch: TensorBatch, kind: StepKind) -> None:
         """One step on a batch, whose shapes must be those of the first one."""
         if self._batch is None:
             self._batch = TensorBatch(*(column.clone() for column in batch.columns()))
         copy_into(self._batch, batch)
-        if moves_policy in self._replays:
-            self._replays[moves_policy]()
-        elif self._warm_steps[moves_policy] < _WARM_UP_STEPS:
-            self._warm_steps[moves_policy] += 1
-            self._recorder.warm_up(lambda: self._work(moves_policy))
+        if kind in self._replays:
+            self._replays[kind]()
+        elif self._warm_steps.get(kind, 0) < _WARM_UP_STEPS:
+            self._warm_steps[kind] = self._warm_steps.get(kind, 0) + 1
+            self._recorder.warm_up(lambda: self._work(kind))
         else:
-            self._replays[moves_policy] = self._recorder.record(lambda: self._work(moves_policy))
-            self._replays[moves_policy]()
+            self._replays[kind] = self._recorder.record(lambda: self._work(kind))
+            self._replays[kind]()
         self._learner.errors = self._errors
-        for name, value in self._values[moves_policy].items():
-            # The next replay overwrites it.
-            self._learner.means.add(name, value.clone())
+        self._learner.means.count(self._names[kind])
 
-    def _work(self, moves_policy: bool) -> None:
-        """What is captured: a step, whose metrics go to tensors that stay."""
+    def _work(self, kind: StepKind) -> None:
+        """What is captured: a step, whose metrics are added to sums that stay; counted they are by the host."""
         if self._batch is None:
             return
-        learner, values = self._learner, self._values[moves_policy]
-        kept, learner.means = learner.means, RunningMeans(learner.device)
+        learner = self._learner
+        kept, learner.means = learner.means, RunningMeans(learner.device, learner.means.sums)
         try:
-            learner.run_step(self._batch, moves_policy)
-            recorded = learner.means.sums
+            learner.run_step(self._batch, kind)
+            self._names[kind] = list(learner.means.counts)
         finally:
             learner.means = kept
-        for name, value in recorded.items():
-            if name in values:
-                values[name].copy_(value)
-            else:
-                values[name] = value.clone()
         if learner.errors is not None:
             if self._errors is None:
                 self._errors = learner.errors.clone()

@@ -38,7 +38,7 @@ class CircuitModel:
         self.trainer = trainer
         self.config = trainer.config
         self._block = block
-        self._shape = shape
+        self.shape = shape
         self._generator = generator
         self._exact: ExactCircuit | None = None
 
@@ -46,7 +46,7 @@ class CircuitModel:
     def exact(self) -> ExactCircuit:
         """The simulated circuit, made when it is first asked for."""
         if self._exact is None:
-            self._exact = ExactCircuit(self._block, self._shape)
+            self._exact = ExactCircuit(self._block, self.shape)
         return self._exact
 
     def __call__(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
@@ -112,7 +112,7 @@ class CircuitModel:
             policy: as it is; its circuit parameters of now are where steps B2 and B3 ask the surrogate.
             value: what step B3 climbs, of normalised observations and actions.
         """
-        rows = num_measured_rows(self._shape.num_qubits)
+        rows = num_measured_rows(self.shape.num_qubits)
         observation, surrogate = batch.observation[:rows], self.trainer.surrogate
         circuit_parameters, links = policy.encode(observation)
         weights = list(policy.pre.parameters()) if circuit_parameters.requires_grad else []
@@ -126,7 +126,7 @@ class CircuitModel:
                 self.exact,
                 circuit_parameters.requires_grad_(),
                 loss=lambda output: -value(policy.normalise(observation), policy.decode(output, links.detach())),
-                shape=self._shape,
+                shape=self.shape,
                 weights=weights,
             ),
         }

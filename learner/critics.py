@@ -5,6 +5,7 @@ Sources: thesis on stable continuous control, Chapters 2 and 3 (LayerNorm, Group
 CrossQ (arXiv:1902.05605) for BatchNorm over both batches; FlashSAC's block for BatchNorm inside residuals.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -173,6 +174,7 @@ def descend(
     optimizer: torch.optim.Adam,
     loss: Float[Tensor, ""],
     outputs: Tensor,
+    step: Callable[[], object] | None = None,
     *,
     has_unit_rows: bool = False,
 ) -> None:
@@ -183,6 +185,7 @@ def descend(
         optimizer: of its parameters.
         loss: of the outputs.
         outputs: of the critics, with gradients recorded; a leaf if compiled kernels made them.
+        step: moves the parameters by the gradients that they hold; default: the optimiser's own.
         has_unit_rows: whether rows of hidden layers are then put back to length 1.
     """
     if critic.kernel is not None and outputs.is_leaf:
@@ -190,7 +193,7 @@ def descend(
         return
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+    (step or optimizer.step)()
     if has_unit_rows:
         normalise_rows_(critic)
 

@@ -7,7 +7,8 @@ Must never be needed by the paper's own algorithm; it is what the surrogate is m
 Axis legend: B batch, P circuit parameters, M layers, N qubits.
 """
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,19 @@ from learner.device_circuit import device_bit_means
 from qpu_service.circuit import CircuitShape
 from qpu_service.types import CircuitBatch
 
+if TYPE_CHECKING:
+    from qpu_service.backends.statevector import StatevectorBackend
+
+
+class DeviceMeans(Protocol):
+    """As ``device_bit_means``."""
+
+    def __call__(
+        self, circuit_parameters: Float[Tensor, "B P"], shape: CircuitShape, *, is_entangled: bool = True
+    ) -> Float[Tensor, "B N"]:
+        """See ``device_bit_means``."""
+        ...
+
 
 class ExactCircuit:
     """Exact expectations of a block's circuits.
@@ -31,11 +45,18 @@ class ExactCircuit:
     """
 
     def __init__(self, block: BlockName, shape: CircuitShape, num_threads: int = 1) -> None:
-        from qpu_service.backends.statevector import StatevectorBackend  # loads numba and its kernels
-
         self._block = block
         self._shape = shape
-        self._simulator = StatevectorBackend(num_threads)
+        self._num_threads = num_threads
+        self.device_means: DeviceMeans = device_bit_means
+        """Computes on a GPU; replaced where there is something faster (learner/acceleration.py)."""
+
+    @cached_property
+    def _simulator(self) -> "StatevectorBackend":
+        """For the CPU alone: it takes half a minute to compile on a machine where it never ran."""
+        from qpu_service.backends.statevector import StatevectorBackend  # loads numba and its kernels
+
+        return StatevectorBackend(self._num_threads)
 
     def bit_means(self, circuit_parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B N"]:
         """P(bit = 1) of every qubit.
@@ -46,7 +67,7 @@ class ExactCircuit:
             ValueError: if the parameters have the wrong shape, or on the CPU are not finite.
         """
         if circuit_parameters.device.type != "cpu":
-            return device_bit_means(circuit_parameters, self._shape, is_entangled=self._block != "unentangled_pqc")
+            return self.device_means(circuit_parameters, self._shape, is_entangled=self._block != "unentangled_pqc")
         output: Tensor = _ExactMeans.apply(circuit_parameters, self)  # type: ignore[no-untyped-call]
         return output
 

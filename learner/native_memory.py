@@ -63,7 +63,7 @@ def adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tens
     """Moments of a parameter, made as ``torch.optim.Adam`` makes them at its first step."""
     state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
         state["exp_avg"] = torch.zeros_like(parameter)
         state["exp_avg_sq"] = torch.zeros_like(parameter)
     return state

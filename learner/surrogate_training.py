@@ -7,6 +7,7 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1), step B1; N_qt and the tiny-batc
 """
 
 import math
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,6 +17,21 @@ from learner.config import SurrogateConfig
 from learner.losses import surrogate_loss
 from learner.networks import QuantumSurrogate
 from learner.optimizers import make_adam
+
+
+class DeviceFit(Protocol):
+    """The tiny-batches of ``fit`` in some other way."""
+
+    def __call__(
+        self,
+        optimizer: torch.optim.Adam,
+        circuit_parameters: Float[Tensor, "B P"],
+        targets: Float[Tensor, "B N"],
+        order: Int64[Tensor, "rows"],
+        num_steps: int,
+    ) -> Float[Tensor, ""]:
+        """Loss of the last of ``num_steps`` tiny-batches, whose rows ``order`` names one after the other."""
+        ...
 
 
 class SurrogateTrainer:
@@ -38,6 +54,8 @@ class SurrogateTrainer:
         self.config = config
         self.optimizer = make_adam(surrogate, config.learning_rate)
         self._generator = generator
+        self.device_fit: DeviceFit | None = None
+        """Carries out ``fit`` on a GPU where set (learner/gpu)."""
 
     def fit(self, circuit_parameters: Float[Tensor, "R P"], targets: Float[Tensor, "R N"]) -> Float[Tensor, ""]:
         """N_qt tiny-batches of BCE, drawn from the rows without replacement while they last.
@@ -50,6 +68,8 @@ class SurrogateTrainer:
             BCE of the last tiny-batch, nats per bit.
         """
         order = self._draw_order(len(targets), circuit_parameters.device)
+        if self.device_fit is not None:
+            return self.device_fit(self.optimizer, circuit_parameters, targets, order, self.config.num_tiny_batches)
         if self.surrogate.kernel is not None:
             return self.surrogate.kernel.fit(
                 self.optimizer, circuit_parameters[order], targets[order], self.config.num_tiny_batches

@@ -30,8 +30,9 @@ from learner.policy_families import EntropyCoefficient
 from learner.policy_weights import make_policy_optimizer, size_metrics
 from learner.precision import critic_autocast
 from learner.running_means import RunningMeans
+from learner.step_kind import StepKind
 from learner.surrogate_training import SurrogateTrainer
-from learner.tensor_batch import BatchLoader, TensorBatch
+from learner.tensor_batch import BatchLoader, TensorBatch, host_copies
 from learner.value_heads import make_head
 from replay.types import TransitionBatch
 
@@ -108,8 +109,9 @@ class TD3Learner:
             target = -float(spec.action_size) if config.target_entropy is None else config.target_entropy
             self.entropy = EntropyCoefficient(config.initial_entropy_coefficient, target).to(self.device)
             self.entropy_optimizer = make_adam(self.entropy, config.policy_learning_rate)
-        self.execute: Callable[[TensorBatch, bool], None] = self.run_step
+        self.execute: Callable[[TensorBatch, StepKind], None] = self.run_step
         """Carries out ``run_step``; replaced where the device can replay it (learner/acceleration.py)."""
+        self.critic_step: Callable[[], object] = self.critic_optimizer.step
         self.policy_step: Callable[[], object] = self.policy_optimizer.step
         self.blend: Callable[[Sequence[Tensor], Sequence[Tensor], float], None] = polyak_update_
         # Kept, because walking the modules for them takes as long as many an operation on them.
@@ -127,18 +129,20 @@ class TD3Learner:
         self.update_step += 1
         self._decay_learning_rates()
         self.asymmetry.anneal(self.update_step)
-        self.execute(tensors, self.update_step % self.config.policy_delay == 0)
-        self._measure_surrogate(tensors)
+        is_measured = self.circuit_model is not None and self.circuit_model.is_measured(self.update_step)
+        self.execute(tensors, StepKind(self.update_step % self.config.policy_delay == 0, is_measured))
 
-    def run_step(self, batch: TensorBatch, moves_policy: bool) -> None:
+    def run_step(self, batch: TensorBatch, kind: StepKind) -> None:
         """B1 to B4; never waits for the device, nor reads a number of the host that changes between updates."""
         if self.policy.normaliser is not None:
             self.policy.normaliser.update(batch.observation)
         self._update_surrogate(batch)
         self._update_critic(batch)
-        if moves_policy:
+        if kind.moves_policy:
             self._update_policy(batch)
             self._update_targets()
+        if kind.measures_surrogate and self.circuit_model is not None:
+            self._record_all(self.circuit_model.measure(batch, self.policy, self._climbed_value))
 
     def observe_returns(self, moments: ReturnMoments) -> None:
         """Take in the discounted returns of a finished training episode, from which rewards get their scale."""
@@ -161,11 +165,6 @@ class TD3Learner:
         if self.circuit_model is not None:
             self._record_all(self.circuit_model.fit(batch, self.policy, self.target_policy))
 
-    def _measure_surrogate(self, batch: TensorBatch) -> None:
-        """Compare the surrogate with the exact circuit, now and then."""
-        if self.circuit_model is not None and self.circuit_model.is_measured(self.update_step):
-            self._record_all(self.circuit_model.measure(batch, self.policy, self._climbed_value))
-
     def _update_critic(self, batch: TensorBatch) -> None:
         """B2: TD targets through the surrogate target policy, twin minimum, target smoothing."""
         with torch.no_grad():
@@ -177,7 +176,8 @@ class TD3Learner:
             reward = batch.reward if bonus is None else batch.reward + discount * bonus
             target = self.head.target(next_outputs, reward, discount)
         loss = self.head.loss(outputs, target, self.asymmetry.value if self.critic_config.is_asymmetric else None)
-        descend(self.critic, self.critic_optimizer, loss, outputs, has_unit_rows=self.critic_config.unit_rows)
+        has_unit_rows = self.critic_config.unit_rows
+        descend(self.critic, self.critic_optimizer, loss, outputs, self.critic_step, has_unit_rows=has_unit_rows)
         if self.config.prioritised:
             self.errors = self.head.errors(outputs.detach(), target)
         self.means.add("critic_loss", loss)
@@ -284,7 +284,7 @@ class TD3Learner:
         Raises:
             LearnerDivergedError: if one is not finite; such parameters are never published.
         """
-        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in self.policy.state_dict().items()}
+        arrays = host_copies(self.policy.state_dict())
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if bad:
             raise LearnerDivergedError(f"policy parameters are not finite at update {self.update_step}: {bad}")

@@ -3,6 +3,8 @@
 Axis legend: B batch, O observation, A action, P circuit parameters, N bits.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -35,8 +37,8 @@ class TensorBatch:
 class BatchLoader:
     """Puts batches on the device without waiting for it.
 
-    On a GPU a batch is copied into one of two page-locked buffers and travels while the host goes on; a buffer is
-    written again only after its last copy has left. On the CPU tensors share the batch's memory.
+    On a GPU a batch is copied into one of two page-locked buffers and travels in one piece while the host goes on; a
+    buffer is written again only after its last copy has left. On the CPU tensors share the batch's memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -53,42 +55,58 @@ class BatchLoader:
         """
         reward = batch.reward if reward_scale is None else batch.reward / np.float32(reward_scale)
         columns = [
-            torch.from_numpy(column)
-            for column in (
-                batch.observation,
-                batch.action,
-                reward,
-                batch.discount,
-                batch.next_observation,
-                batch.circuit_parameters,
-                batch.bits,
-            )
+            batch.observation,
+            batch.action,
+            reward,
+            batch.discount,
+            batch.next_observation,
+            batch.circuit_parameters,
+            batch.bits,
         ]
         if self._device.type != "cuda":
-            return TensorBatch(*(column.to(self._device) for column in columns))
+            return TensorBatch(*(torch.from_numpy(column).to(self._device) for column in columns))
         self._turn = (self._turn + 1) % _NUM_STAGES
-        if not self._stages or any(a.shape != b.shape for a, b in zip(self._stages[0].columns, columns, strict=True)):
-            self._stages = [_Stage(columns) for _ in range(_NUM_STAGES)]
+        shapes = [column.shape for column in columns]
+        if not self._stages or self._stages[0].shapes != shapes:
+            self._stages = [_Stage(shapes) for _ in range(_NUM_STAGES)]
         return self._stages[self._turn].send(columns, self._device)
 
 
 class _Stage:
     """Page-locked memory for one batch."""
 
-    def __init__(self, columns: list[Tensor]) -> None:
-        self.columns = [torch.empty_like(column, pin_memory=True) for column in columns]
+    def __init__(self, shapes: list[tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self._memory = torch.empty(sum(map(math.prod, shapes)), pin_memory=True)
+        self._columns = [column.numpy() for column in _parts(self._memory, shapes)]
         self._left = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def send(self, columns: list[Tensor], device: torch.device) -> TensorBatch:
+    def send(self, columns: list[np.ndarray], device: torch.device) -> TensorBatch:
         self._left.synchronize()
-        for stage, column in zip(self.columns, columns, strict=True):
-            stage.copy_(column)
-        batch = TensorBatch(*(stage.to(device, non_blocking=True) for stage in self.columns))
+        for stage, column in zip(self._columns, columns, strict=True):
+            stage[:] = column
+        sent = self._memory.to(device, non_blocking=True)
         self._left.record()
-        return batch
+        return TensorBatch(*_parts(sent, self.shapes))
+
+
+def _parts(memory: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """Views of one piece of memory, one after the other."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
 
 
 def copy_into(target: TensorBatch, source: TensorBatch) -> None:
     """Overwrite the tensors of a batch whose addresses must stay."""
-    for to, column in zip(target.columns(), source.columns(), strict=True):
-        to.copy_(column, non_blocking=True)
+    torch._foreach_copy_(target.columns(), source.columns(), non_blocking=True)
+
+
+def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copies on the host, by name; those of one type come from a GPU in one piece, because each piece is waited for."""
+    copies = {name: tensor for name, tensor in tensors.items() if tensor.device.type == "cpu"}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        far = {name: tensor for name, tensor in tensors.items() if tensor.dtype == dtype and name not in copies}
+        if far:
+            piece = torch.cat([tensor.reshape(-1) for tensor in far.values()]).cpu()
+            copies.update(zip(far, _parts(piece, [tensor.shape for tensor in far.values()]), strict=True))
+    return {name: copies[name].numpy().copy() for name in tensors}

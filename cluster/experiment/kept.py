@@ -108,6 +108,7 @@ def _circumstances() -> dict[str, Any]:
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "gpu": _gpu(),
         "torch": version("torch"),
         "python": platform.python_version(),
     }
@@ -115,7 +116,16 @@ def _circumstances() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Of the code that runs, where it is a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
+    return _said_by("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7")
+
+
+def _gpu() -> str | None:
+    """The first one of the machine; a run takes it unless it was told another device."""
+    names = _said_by("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return names.splitlines()[0] if names else None
+
+
+def _said_by(*command: str) -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

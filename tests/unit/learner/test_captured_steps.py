@@ -66,9 +66,9 @@ def test_the_batch_is_copied_to_addresses_that_stay():
     seen = []
     plain_step = learner.run_step
 
-    def run_step(batch, moves_policy):
+    def run_step(batch, kind):
         seen.append((batch.observation.data_ptr(), batch.observation.clone()))
-        plain_step(batch, moves_policy)
+        plain_step(batch, kind)
 
     learner.run_step = run_step
     batches = [make_batch(np.random.default_rng(step)) for step in range(4)]

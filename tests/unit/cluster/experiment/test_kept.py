@@ -94,7 +94,7 @@ def test_results_say_where_they_came_from_and_are_a_line_per_round(tmp_path):
     made = json.loads(text)["made"]
     assert str(tmp_path) not in text
     assert made["cores"] >= 1
-    assert {"version", "commit", "processor", "torch", "python"} <= made.keys()
+    assert {"version", "commit", "processor", "gpu", "torch", "python"} <= made.keys()
     assert sum('"env_step"' in line for line in text.splitlines()) == 2
 
 
