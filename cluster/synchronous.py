@@ -54,7 +54,8 @@ def train_synchronous(
         should_stop: asked between steps; the caller saves then.
     """
     torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms(True), which also loads torch's compiler to tell it: 3 s of a core.
+    torch.set_deterministic_debug_mode("error")
     spec = agent_spec(config.env_id)
     backend = _make_backend(config)
     sampler = None if backend is None else LocalSampler(backend)

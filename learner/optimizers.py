@@ -27,6 +27,19 @@ class PolicyOptimizer(Protocol):
         ...
 
 
+class _Adam(torch.optim.Adam):
+    """torch's, made without torch's compiler.
+
+    The first optimiser of a process loads the compiler, 3 s of a core, only to tell it to leave ``add_param_group``
+    alone. Nothing here is ever compiled by it.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """See ``torch.optim.Optimizer``."""
+        guarded = torch.optim.Optimizer.add_param_group
+        getattr(guarded, "__wrapped__", guarded)(self, param_group)
+
+
 def make_adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
     """One fused kernel per step. On a GPU everything that changes is a tensor there, so that a graph may replay it."""
     return adam_of([(list(module.parameters()), learning_rate)])
@@ -39,7 +52,7 @@ def adam_of(groups: Sequence[tuple[list[nn.Parameter], float]]) -> torch.optim.A
         is_cuda = any(parameter.is_cuda for parameter in parameters)
         rate = torch.tensor(learning_rate, device=parameters[0].device) if is_cuda else learning_rate
         plain.append({"params": parameters, "lr": rate, "capturable": is_cuda, _BASE_RATE: learning_rate})
-    return torch.optim.Adam(plain, fused=True)
+    return _Adam(plain, fused=True)
 
 
 def scale_learning_rates(optimizer: PolicyOptimizer, share: float) -> None:

@@ -1,5 +1,8 @@
 """The fast path against the plain one on the same batches: the same losses, the same checkpoints."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -86,3 +89,21 @@ def test_every_kernel_is_used_where_it_can_be():
         assert learner.target_critic.kernel is not None
         assert learner.target_critic.kernel is not learner.critic.kernel
         assert {learner.policy_step.func.__module__, learner.blend.__module__} == {"learner.step_kernel"}
+
+
+def test_the_fast_path_never_loads_the_compiler_of_torch():
+    """It takes 3 s of a core at the start of every run, and nothing is compiled by it."""
+    work = (
+        "import sys, numpy as np\n"
+        "from learner.acceleration import accelerate\n"
+        "from tests.unit.learner.test_td3 import make_batch, make_learner\n"
+        "learner = make_learner()\n"
+        "accelerate(learner)\n"
+        "for step in range(4):\n"
+        "    learner.update(make_batch(np.random.default_rng(step)))\n"
+        "print('torch._dynamo' in sys.modules, learner.update_step)\n"
+    )
+    if load_kernels() is None:
+        pytest.skip("no C++ compiler: plain torch loads it at the first step")
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "4"]
