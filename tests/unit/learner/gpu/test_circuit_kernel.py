@@ -1,14 +1,7 @@
 """The circuit's kernels against the circuit as torch operations; without a GPU Triton's interpreter runs them."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Triton reads it when a function is declared, of its own library too.
-    os.environ["TRITON_INTERPRET"] = "1"
-pytest.importorskip("triton")
 
 from learner.device_circuit import device_bit_means
 from learner.gpu.circuit_kernel import circuit_bit_means, supports
