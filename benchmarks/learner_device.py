@@ -9,6 +9,7 @@ the first updates on the same batches.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -21,6 +22,7 @@ from cluster.errors import ConfigError
 from cluster.presets import get_preset
 from learner.acceleration import accelerate
 from learner.config import AgentSpec, BlockName
+from learner.step_kind import StepKind
 from learner.td3 import TD3Learner
 from replay.mirror import Mirror
 
@@ -47,7 +49,9 @@ def run(*, device: str = "cuda", rounds: int = 5, round_s: float = 2.0) -> dict[
 
     Returns:
         The device; its rate of a large matrix product; per preset and block updates per second of both paths, their
-        ratio and the largest relative difference of their losses.
+        ratio, the largest relative difference of their losses, and where the accelerated path's time goes: the host's
+        draw and load of a batch, and an update on the device of a batch that lies there, without and with the
+        policy's step.
 
     Raises:
         ConfigError: if the machine has no such device.
@@ -75,6 +79,16 @@ def _case(preset: str, block: BlockName, device: str, rounds: int, round_s: floa
     for _, name in product(range(rounds), learners):
         rates[name].append(_rate(learners[name], mirror, config.td3.batch_size, round_s))
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    learner, rng = learners["accelerated"], np.random.default_rng(2)
+    batch = mirror.sample(config.td3.batch_size, rng)
+    tensors = learner.loader.load(batch, None)
+    microseconds = {
+        "draw": _mean_us(lambda: mirror.sample(config.td3.batch_size, rng), learner.device),
+        "load": _mean_us(lambda: learner.loader.load(batch, None), learner.device),
+        "step": _mean_us(lambda: learner.execute(tensors, StepKind(False, False)), learner.device),
+        "step_with_policy": _mean_us(lambda: learner.execute(tensors, StepKind(True, False)), learner.device),
+        "publish": _mean_us(learner.policy_parameters, learner.device),
+    }
     return {
         "preset": preset,
         "block": block,
@@ -82,6 +96,7 @@ def _case(preset: str, block: BlockName, device: str, rounds: int, round_s: floa
         "plain_updates_per_s": medians["plain"],
         "ratio": medians["accelerated"] / medians["plain"],
         "loss_difference": max(differences),
+        "microseconds": microseconds,
     }
 
 
@@ -114,6 +129,21 @@ def _rate(learner: TD3Learner, mirror: Mirror, batch_size: int, round_s: float) 
         count += 1
     _wait(learner.device)
     return count / (time.monotonic() - started_s)
+
+
+def _mean_us(work: Callable[[], object], device: torch.device) -> float:
+    """Of as many calls in a row as take about a second, until the device has done them all."""
+    work()
+    _wait(device)
+    started_s = time.monotonic()
+    work()
+    _wait(device)
+    count = max(1, min(300, int(1 / max(time.monotonic() - started_s, 1e-6))))
+    started_s = time.monotonic()
+    for _ in range(count):
+        work()
+    _wait(device)
+    return 1e6 * (time.monotonic() - started_s) / count
 
 
 def _peak(device: str) -> float:
