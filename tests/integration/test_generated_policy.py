@@ -10,7 +10,8 @@ from cluster.run_directory import RunDirectory
 from tests.commands import Command, hdqnn
 from tests.integration.test_resume import LOCKSTEP, SLOWLY, assert_same_run, rows
 
-GENERATED = [*LOCKSTEP, *SLOWLY, "--policy.weights", "generated", "--policy.generator.max-qubits", "6"]
+GENERATED = [*LOCKSTEP, *SLOWLY, "--total-steps", "400", "--policy.weights", "generated"]
+GENERATED += ["--policy.generator.max-qubits", "6"]
 LINE = "policy weights from"
 
 
