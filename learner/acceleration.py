@@ -51,6 +51,9 @@ def _use_gpu_kernels(learner: TD3Learner) -> None:
     from learner.gpu.circuit_kernel import circuit_bit_means, supports
     from learner.gpu.surrogate_kernel import GpuSurrogateKernel
 
+    if learner.device.index is not None:
+        # Triton launches on the current device, whatever device the tensors are on.
+        torch.cuda.set_device(learner.device)
     if is_usable("Adam", partial(adam_agrees, learner.device)):
         learner.critic_step = partial(adam_step, learner.critic_optimizer)
         if isinstance(learner.policy_optimizer, torch.optim.Adam):
