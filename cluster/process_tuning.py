@@ -32,7 +32,6 @@ def tune_process() -> None:
 def default_num_threads(device: str) -> int:
     """Torch threads of the learner's process: every core but the one that actors and services need; at least one.
 
-    One where a GPU learns: what is left for the processor, a policy that acts, is too small to be shared. On 16 cores
-    a lockstep run of Humanoid-v4 spent half of its time on waking threads.
+    One where a GPU learns: what is left for the processor, a policy that acts, is too small to be shared.
     """
     return 1 if device.startswith("cuda") else max(1, (os.cpu_count() or 1) - 1)

@@ -54,7 +54,8 @@ def _use_gpu_kernels(learner: TD3Learner) -> None:
     if learner.device.index is not None:
         # Triton launches on the current device, whatever device the tensors are on.
         torch.cuda.set_device(learner.device)
-    if is_usable("Adam", partial(adam_agrees, learner.device)):
+    moved = [p for module in (learner.policy, learner.critic) for p in module.parameters() if p.requires_grad]
+    if is_usable("Adam", partial(adam_agrees, moved)):
         learner.critic_step = partial(adam_step, learner.critic_optimizer)
         if isinstance(learner.policy_optimizer, torch.optim.Adam):
             learner.policy_step = partial(adam_step, learner.policy_optimizer)

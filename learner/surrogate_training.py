@@ -7,7 +7,7 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1), step B1; N_qt and the tiny-batc
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,20 +18,8 @@ from learner.losses import surrogate_loss
 from learner.networks import QuantumSurrogate
 from learner.optimizers import make_adam
 
-
-class DeviceFit(Protocol):
-    """The tiny-batches of ``fit`` in some other way."""
-
-    def __call__(
-        self,
-        optimizer: torch.optim.Adam,
-        circuit_parameters: Float[Tensor, "B P"],
-        targets: Float[Tensor, "B N"],
-        order: Int64[Tensor, "rows"],
-        num_steps: int,
-    ) -> Float[Tensor, ""]:
-        """Loss of the last of ``num_steps`` tiny-batches, whose rows ``order`` names one after the other."""
-        ...
+Fit = Callable[[torch.optim.Adam, Tensor, Tensor, Tensor, int], Tensor]
+"""As ``GpuSurrogateKernel.fit``: optimiser, circuit parameters, targets, order of the rows, tiny-batches; the loss."""
 
 
 class SurrogateTrainer:
@@ -54,7 +42,7 @@ class SurrogateTrainer:
         self.config = config
         self.optimizer = make_adam(surrogate, config.learning_rate)
         self._generator = generator
-        self.device_fit: DeviceFit | None = None
+        self.device_fit: Fit | None = None
         """Carries out ``fit`` on a GPU where set (learner/gpu)."""
 
     def fit(self, circuit_parameters: Float[Tensor, "R P"], targets: Float[Tensor, "R N"]) -> Float[Tensor, ""]:

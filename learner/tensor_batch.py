@@ -102,11 +102,11 @@ def copy_into(target: TensorBatch, source: TensorBatch) -> None:
 
 
 def host_copies(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Copies on the host, by name; those of one type come from a GPU in one piece, because each piece is waited for."""
-    copies = {name: tensor for name, tensor in tensors.items() if tensor.device.type == "cpu"}
+    """Copies on the host, by name; all of one type travel in one piece, because a GPU is waited for at each piece."""
+    copies: dict[str, np.ndarray] = {}
     for dtype in {tensor.dtype for tensor in tensors.values()}:
-        far = {name: tensor for name, tensor in tensors.items() if tensor.dtype == dtype and name not in copies}
-        if far:
-            piece = torch.cat([tensor.reshape(-1) for tensor in far.values()]).cpu()
-            copies.update(zip(far, _parts(piece, [tensor.shape for tensor in far.values()]), strict=True))
-    return {name: copies[name].numpy().copy() for name in tensors}
+        some = {name: tensor for name, tensor in tensors.items() if tensor.dtype == dtype}
+        piece = torch.cat([tensor.reshape(-1) for tensor in some.values()]).cpu()
+        parts = _parts(piece, [tensor.shape for tensor in some.values()])
+        copies.update({name: part.numpy() for name, part in zip(some, parts, strict=True)})
+    return {name: copies[name] for name in tensors}

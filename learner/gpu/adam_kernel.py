@@ -38,11 +38,7 @@ def adam_step(optimizer: torch.optim.Adam) -> None:
                 *(state["step"] for _, state in filled),
                 *sizes,
                 rate_of(group, moved[0].device),
-                LOG_BETA1=math.log(group["betas"][0]),
-                LOG_BETA2=math.log(group["betas"][1]),
-                BETA1=group["betas"][0],
-                BETA2=group["betas"][1],
-                EPSILON=group["eps"],
+                ADAM=adam_settings(group),
                 BLOCK=_BLOCK,
                 num_warps=_NUM_WARPS,
             )
@@ -53,6 +49,12 @@ def adam_step(optimizer: torch.optim.Adam) -> None:
 def rate_of(group: dict[str, Any], device: torch.device) -> Tensor:
     """A group's learning rate as a tensor; on a GPU it is one already, which a captured graph reads anew."""
     return torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def adam_settings(group: dict[str, Any]) -> tuple[float, float, float, float, float]:
+    """β₁, β₂, log β₁, log β₂ and ε of a group, which are compiled into a kernel."""
+    beta1, beta2 = group["betas"]
+    return beta1, beta2, math.log(beta1), math.log(beta2), group["eps"]
 
 
 # Any sizes by one compilation: they would otherwise be told apart by whether sixteen divides them.
@@ -67,78 +69,55 @@ def _adam(  # type: ignore[no-untyped-def]
     t0, t1, t2, t3, t4, t5, t6, t7,
     n0, n1, n2, n3, n4, n5, n6, n7,
     learning_rate,
-    LOG_BETA1: tl.constexpr,
-    LOG_BETA2: tl.constexpr,
-    BETA1: tl.constexpr,
-    BETA2: tl.constexpr,
-    EPSILON: tl.constexpr,
+    ADAM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     block = tl.program_id(0)
     rate = tl.load(learning_rate)
-    settings: tl.constexpr = (LOG_BETA1, LOG_BETA2, BETA1, BETA2, EPSILON, BLOCK)
-    block = _adam_of_one(block, p0, g0, m0, v0, t0, n0, rate, settings)
-    block = _adam_of_one(block, p1, g1, m1, v1, t1, n1, rate, settings)
-    block = _adam_of_one(block, p2, g2, m2, v2, t2, n2, rate, settings)
-    block = _adam_of_one(block, p3, g3, m3, v3, t3, n3, rate, settings)
-    block = _adam_of_one(block, p4, g4, m4, v4, t4, n4, rate, settings)
-    block = _adam_of_one(block, p5, g5, m5, v5, t5, n5, rate, settings)
-    block = _adam_of_one(block, p6, g6, m6, v6, t6, n6, rate, settings)
-    block = _adam_of_one(block, p7, g7, m7, v7, t7, n7, rate, settings)
+    block = _adam_of_one(block, p0, g0, m0, v0, t0, n0, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p1, g1, m1, v1, t1, n1, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p2, g2, m2, v2, t2, n2, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p3, g3, m3, v3, t3, n3, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p4, g4, m4, v4, t4, n4, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p5, g5, m5, v5, t5, n5, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p6, g6, m6, v6, t6, n6, rate, ADAM, BLOCK)
+    block = _adam_of_one(block, p7, g7, m7, v7, t7, n7, rate, ADAM, BLOCK)
 
 # fmt: on
 
 
 @triton.jit
-def _adam_of_one(block, parameter, gradient, mean, square, steps_made, size, rate, settings: tl.constexpr):  # type: ignore[no-untyped-def]
+def _adam_of_one(  # type: ignore[no-untyped-def]
+    block, parameter, gradient, mean, square, steps_made, size, rate, ADAM: tl.constexpr, BLOCK: tl.constexpr
+):
     """Move the block of this tensor if it is one of its own; the number of the block in the tensors that follow."""
-    if (block >= 0) & (block * settings[5] < size):
-        at = block * settings[5] + tl.arange(0, settings[5])
+    if (block >= 0) & (block * BLOCK < size):
+        at = block * BLOCK + tl.arange(0, BLOCK)
         is_held = at < size
-        correction1, correction2 = bias_corrections(tl.load(steps_made), 1, settings[0], settings[1])
-        moved = adam_moved(
-            tl.load(parameter + at, mask=is_held, other=0.0),
-            tl.load(gradient + at, mask=is_held, other=0.0),
-            mean + at,
-            square + at,
-            is_held,
-            rate,
-            correction1,
-            correction2,
-            settings[2],
-            settings[3],
-            settings[4],
-        )
+        step_size, correction = pace(rate, tl.load(steps_made), 1, ADAM)
+        before = tl.load(parameter + at, mask=is_held, other=0.0)
+        change = tl.load(gradient + at, mask=is_held, other=0.0)
+        moved = adam_moved(before, change, mean + at, square + at, is_held, step_size, correction, ADAM)
         tl.store(parameter + at, moved, mask=is_held)
-    return block - tl.cdiv(size, settings[5])
+    return block - tl.cdiv(size, BLOCK)
 
 
 @triton.jit
-def bias_corrections(steps_made, more, LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr):  # type: ignore[no-untyped-def]
-    """1 − β₁ᵗ and √(1 − β₂ᵗ) after so many more steps; in float64, because β₂ᵗ begins next to 1."""
+def pace(rate, steps_made, more, ADAM: tl.constexpr):  # type: ignore[no-untyped-def]
+    """α / (1 − β₁ᵗ) and √(1 − β₂ᵗ) after so many more steps; in float64, because β₂ᵗ begins next to 1."""
     count = (steps_made + more).to(tl.float64)
-    first = 1.0 - tl.exp(count * LOG_BETA1)
-    second = 1.0 - tl.exp(count * LOG_BETA2)
-    return first.to(tl.float32), tl.sqrt(second).to(tl.float32)
+    first = 1.0 - tl.exp(count * ADAM[2])
+    second = 1.0 - tl.exp(count * ADAM[3])
+    return rate / first.to(tl.float32), tl.sqrt(second).to(tl.float32)
 
 
 @triton.jit
 def adam_moved(  # type: ignore[no-untyped-def]
-    parameter,
-    gradient,
-    mean_at,
-    square_at,
-    mask,
-    rate,
-    correction1,
-    correction2,
-    BETA1: tl.constexpr,
-    BETA2: tl.constexpr,
-    EPSILON: tl.constexpr,
+    parameter, gradient, mean_at, square_at, mask, step_size, correction, ADAM: tl.constexpr
 ):
     """The parameter after its step; its moments are moved in memory."""
-    mean = BETA1 * tl.load(mean_at, mask=mask, other=0.0) + (1.0 - BETA1) * gradient
-    square = BETA2 * tl.load(square_at, mask=mask, other=0.0) + (1.0 - BETA2) * gradient * gradient
+    mean = ADAM[0] * tl.load(mean_at, mask=mask, other=0.0) + (1.0 - ADAM[0]) * gradient
+    square = ADAM[1] * tl.load(square_at, mask=mask, other=0.0) + (1.0 - ADAM[1]) * gradient * gradient
     tl.store(mean_at, mean, mask=mask)
     tl.store(square_at, square, mask=mask)
-    return parameter - (rate / correction1) * mean / (tl.sqrt_rn(square) / correction2 + EPSILON)
+    return parameter - step_size * mean / (tl.sqrt_rn(square) / correction + ADAM[4])

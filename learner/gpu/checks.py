@@ -5,9 +5,10 @@ learner's own networks and random numbers as they are.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learner.config import SurrogateConfig
 from learner.device_circuit import device_bit_means
@@ -15,7 +16,7 @@ from learner.gpu.adam_kernel import adam_step
 from learner.gpu.circuit_kernel import circuit_bit_means
 from learner.gpu.surrogate_kernel import GpuSurrogateKernel
 from learner.networks import QuantumSurrogate
-from learner.optimizers import make_adam
+from learner.optimizers import adam_of
 from learner.surrogate_training import SurrogateTrainer
 from qpu_service.circuit import CircuitShape
 
@@ -23,16 +24,14 @@ _NUM_CIRCUITS = 8
 _ROUND_OFF = 1e-5
 
 
-def adam_agrees(device: torch.device) -> bool:
-    """Whether steps of small networks are those of torch, to round-off."""
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        plain = nn.Sequential(*[nn.Linear(70, 30) for _ in range(5)]).to(device)
-    fast = copy.deepcopy(plain)
-    ours, theirs = make_adam(fast, 1e-2), make_adam(plain, 1e-2)
+def adam_agrees(parameters: Sequence[Tensor]) -> bool:
+    """Whether steps of copies of these parameters are those of torch, to round-off."""
+    generator = torch.Generator(parameters[0].device).manual_seed(0)
+    fast, plain = ([nn.Parameter(parameter.detach().clone()) for parameter in parameters] for _ in range(2))
+    ours, theirs = adam_of([(fast, 1e-2)]), adam_of([(plain, 1e-2)])
     for _ in range(3):
-        for a, b in zip(fast.parameters(), plain.parameters(), strict=True):
-            a.grad = torch.randn(a.shape, generator=generator, device=device)
+        for a, b in zip(fast, plain, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator, device=a.device)
             b.grad = a.grad.clone()
         adam_step(ours)
         theirs.step()
@@ -55,7 +54,7 @@ def surrogate_agrees(surrogate: QuantumSurrogate, config: SurrogateConfig) -> bo
         our_loss, their_loss = (trainer.fit(parameters, targets) for trainer in (ours, theirs))
         if not torch.allclose(our_loss, their_loss, rtol=1e-4, atol=_ROUND_OFF):
             return False
-    return _are_close(fast, plain)
+    return _are_close(list(fast.parameters()), list(plain.parameters()))
 
 
 def circuit_agrees(shape: CircuitShape, *, is_entangled: bool, device: torch.device) -> bool:
@@ -74,7 +73,7 @@ def circuit_agrees(shape: CircuitShape, *, is_entangled: bool, device: torch.dev
     )
 
 
-def _are_close(fast: nn.Module, plain: nn.Module) -> bool:
+def _are_close(fast: Sequence[Tensor], plain: Sequence[Tensor]) -> bool:
     """On the mean: where a gradient is nearly zero Adam's direction is its sign, so a few parameters may differ."""
-    gaps = [(a - b).abs().flatten() for a, b in zip(fast.parameters(), plain.parameters(), strict=True)]
+    gaps = [(a - b).abs().flatten() for a, b in zip(fast, plain, strict=True)]
     return float(torch.cat(gaps).mean().detach()) < 1e-6

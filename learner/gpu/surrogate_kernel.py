@@ -11,7 +11,6 @@ Axis legend: B batch, R rows of a tiny-batch, P circuit parameters, H hidden uni
 Source: arXiv:2503.09119, Algorithm 1 (Table 1), step B1.
 """
 
-import math
 from typing import cast
 
 import torch
@@ -20,7 +19,7 @@ import triton.language as tl
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from learner.gpu.adam_kernel import adam_moved, bias_corrections, rate_of
+from learner.gpu.adam_kernel import adam_moved, adam_settings, pace, rate_of
 from learner.native_memory import adam_state
 
 _UNITS = 16
@@ -99,11 +98,7 @@ class GpuSurrogateKernel:
                 UNITS=_UNITS,
                 PARTS=min(32, triton.next_power_of_2(programs)),
                 SLOPE=self._slope,
-                LOG_BETA1=math.log(group["betas"][0]),
-                LOG_BETA2=math.log(group["betas"][1]),
-                BETA1=group["betas"][0],
-                BETA2=group["betas"][1],
-                EPSILON=group["eps"],
+                ADAM=adam_settings(group),
                 num_warps=_NUM_WARPS,
             )
         torch._foreach_add_([state["step"] for state in states], num_steps)
@@ -150,11 +145,7 @@ def _end_one_begin_next(  # type: ignore[no-untyped-def]
     UNITS: tl.constexpr,
     PARTS: tl.constexpr,
     SLOPE: tl.constexpr,
-    LOG_BETA1: tl.constexpr,
-    LOG_BETA2: tl.constexpr,
-    BETA1: tl.constexpr,
-    BETA2: tl.constexpr,
-    EPSILON: tl.constexpr,
+    ADAM: tl.constexpr,
 ):
     program = tl.program_id(0)
     row, bit, column = tl.arange(0, ROWS), tl.arange(0, BITS), tl.arange(0, INPUT_SIDE)
@@ -201,47 +192,17 @@ def _end_one_begin_next(  # type: ignore[no-untyped-def]
         back = tl.dot(slope_of_loss, w2, input_precision="ieee")
         back = back * tl.where(activation > 0, 1.0, SLOPE)
         gradient_w1 = tl.dot(tl.trans(back), inputs, input_precision="ieee")
-        rate = tl.load(learning_rate)
-        correction1, correction2 = bias_corrections(tl.load(steps_made), step, LOG_BETA1, LOG_BETA2)
-        w1 = adam_moved(
-            w1, gradient_w1, mean_w1 + at1, square_w1 + at1, is1, rate, correction1, correction2, BETA1, BETA2, EPSILON
-        )
-        w2 = adam_moved(
-            w2, gradient_w2, mean_w2 + at2, square_w2 + at2, is2, rate, correction1, correction2, BETA1, BETA2, EPSILON
-        )
-        gradient_b1 = tl.sum(back, axis=0)
-        b1 = adam_moved(
-            b1,
-            gradient_b1,
-            mean_b1 + unit,
-            square_b1 + unit,
-            is_unit,
-            rate,
-            correction1,
-            correction2,
-            BETA1,
-            BETA2,
-            EPSILON,
-        )
-        tl.store(weight1 + at1, w1, mask=is1)
-        tl.store(bias1 + unit, b1, mask=is_unit)
-        tl.store(weight2 + at2, w2, mask=is2)
+        size, correction = pace(tl.load(learning_rate), tl.load(steps_made), step, ADAM)
+        w1 = adam_moved(w1, gradient_w1, mean_w1 + at1, square_w1 + at1, is1, size, correction, ADAM)
+        w2 = adam_moved(w2, gradient_w2, mean_w2 + at2, square_w2 + at2, is2, size, correction, ADAM)
+        b1 = adam_moved(b1, tl.sum(back, axis=0), mean_b1 + unit, square_b1 + unit, is_unit, size, correction, ADAM)
         # The bias of the logits belongs to the first program alone.
         is_mine = bit + program * BITS < OUTPUTS
         gradient_b2 = tl.sum(slope_of_loss, axis=0)
-        b2 = adam_moved(
-            b2,
-            gradient_b2,
-            mean_b2 + bit,
-            square_b2 + bit,
-            is_mine,
-            rate,
-            correction1,
-            correction2,
-            BETA1,
-            BETA2,
-            EPSILON,
-        )
+        b2 = adam_moved(b2, gradient_b2, mean_b2 + bit, square_b2 + bit, is_mine, size, correction, ADAM)
+        tl.store(weight1 + at1, w1, mask=is1)
+        tl.store(bias1 + unit, b1, mask=is_unit)
+        tl.store(weight2 + at2, w2, mask=is2)
         tl.store(bias2 + bit, b2, mask=is_mine)
     if not IS_LAST:
         chosen = tl.load(order + step * NUM_ROWS + row, mask=is_row, other=0)

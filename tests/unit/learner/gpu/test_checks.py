@@ -21,7 +21,7 @@ def check(name, device):
     surrogate = QuantumSurrogate(12, 3, 20).to(device)
     config = SurrogateConfig(num_tiny_batches=2, tiny_batch_size=5)
     return {
-        "adam": partial(checks.adam_agrees, torch.device(device)),
+        "adam": partial(checks.adam_agrees, list(surrogate.parameters())),
         "surrogate": partial(checks.surrogate_agrees, surrogate, config),
         "circuit": partial(checks.circuit_agrees, SHAPE, is_entangled=True, device=torch.device(device)),
     }[name]
