@@ -19,7 +19,9 @@ setup: $(VENV)/.installed ## make .venv and install everything into it (the othe
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hdqnn-rl needs Python 3.11 or newer, got %d.%d; try make PYTHON=python3.11 …" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@# What pip does on one core, on all; packages hold files of other languages and other Pythons, which fail.
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 train: setup ## train; PRESET=humanoid ARGS="--seed 2" choose what, CLUSTER=cluster/aws.yaml where
