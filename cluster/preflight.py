@@ -9,7 +9,7 @@ from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.ray_address import existing_address
 from cluster.run_directory import create_run_directory
-from learner.config import uses_circuit
+from learner.config import check_family, uses_circuit
 from qpu_service.backends.registry import make_backend
 from qpu_service.places import WorkerPlace, worker_places
 from replay.embedded_server import find_server_binary
@@ -28,7 +28,11 @@ def check(config: RunConfig) -> None:
         create_run_directory(config, "")
     urls = [] if config.synchronous else server_urls(os.environ.get("REDIS_URL", ""))
     _check_servers(config, urls)
-    agent_spec(config.env_id)
+    action_size = agent_spec(config.env_id).action_size
+    try:
+        check_family(config.policy.family, action_size)
+    except ValueError as error:
+        raise ConfigError(f"{config.env_id} with policy.family {config.policy.family}: {error}") from error
     if config.backend is not None:
         _check_backends(config, config.backend)
     if not config.synchronous:

@@ -51,7 +51,7 @@ class Asymmetry:
         Returns:
             The gap, as a fraction of the returns' standard deviation.
         """
-        gap = ((values - far_returns).mean() / (far_returns.std() + 1e-6)).clamp(-1, 1)
+        gap = ((values - far_returns).mean() / (far_returns.std(correction=0) + 1e-6)).clamp(-1, 1)
         logit = torch.logit(self.value) + self._config.adaptation_rate * gap
         self.value.copy_(torch.sigmoid(logit).clamp(_MIN, _MAX))
         return gap

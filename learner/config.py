@@ -220,6 +220,19 @@ class AgentSpec:
         return len(self.action_low)
 
 
+def check_family(family: PolicyFamily, action_size: int) -> None:
+    """Refuse a policy family that cannot make actions of this size.
+
+    Raises:
+        ValueError: if it is a flow of a single component.
+    """
+    if family == "flow" and action_size < 2:
+        raise ValueError(
+            "the flow family couples halves of the action, so it needs at least 2 components, "
+            f"got {action_size}; choose gaussian or variational"
+        )
+
+
 def _require(is_valid: bool, name: str, value: object, expected: str) -> None:
     if not is_valid:
         raise ValueError(f"{name} must be {expected}, got {value}")

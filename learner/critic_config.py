@@ -87,9 +87,12 @@ class CriticConfig:
             raise ValueError("critic.target_rule iterated is for the scalar head; choose --critic.head scalar")
         if self.adapts_asymmetry and self.final_asymmetry is not None:
             raise ValueError("critic.asymmetry is either annealed to final_asymmetry or adapted; choose one")
-        if self.normalisation == "group" and self.hidden_size % self.num_groups:
+        # A group of one unit has mean itself and variance 0.
+        num_groups = self.num_groups
+        if self.normalisation == "group" and (self.hidden_size % num_groups or self.hidden_size < 2 * num_groups):
             raise ValueError(
-                f"critic.hidden_size ({self.hidden_size}) must be a multiple of num_groups ({self.num_groups})"
+                f"critic.hidden_size ({self.hidden_size}) must be a multiple of num_groups ({num_groups}), and at "
+                "least twice num_groups"
             )
         if self.unit_rows and self.normalisation == "none":
             raise ValueError("critic.unit_rows needs a normalisation after each layer; choose layer, group or batch")

@@ -25,7 +25,7 @@ _ALL_ROWS = slice(None)
 class EnsembleCritic(nn.Module):
     """E critics of one kind, each a network of its own over (s, a); actions enter as fractions of their half-range."""
 
-    def __init__(self, spec: AgentSpec, config: CriticConfig) -> None:
+    def __init__(self, spec: AgentSpec, config: CriticConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self.register_buffer("action_scale", (high - low) / 2, persistent=False)
@@ -36,7 +36,7 @@ class EnsembleCritic(nn.Module):
         # One for all critics, whose inputs are the same; gains of its own would only repeat the first layer's weights.
         is_normed = config.normalisation == "batch"
         self.input_norms = nn.ModuleList([_batch_norm(size, has_gains=False) for size in sizes] if is_normed else [])
-        self.critics = nn.ModuleList([_make_network(sum(sizes), config) for _ in range(config.num_critics)])
+        self.critics = nn.ModuleList([_make_network(sum(sizes), config, generator) for _ in range(config.num_critics)])
         self.kernel: NormedCriticKernel | None = None
         """Computes where set (make_normed_critic_kernel); weights then get their gradients in its ``step`` alone."""
 
@@ -86,14 +86,14 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, Tensor], rows: slice) -> 
 class ResidualBlock(nn.Module):
     """x + f(norm(W₂ f(norm(W₁ x)))); without normalisation x + W₂ f(W₁ x), the thesis's Fig. 2.1."""
 
-    def __init__(self, config: CriticConfig) -> None:
+    def __init__(self, config: CriticConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.hidden_size * config.expansion
         has_bias = config.normalisation == "none"
         self.expand = nn.Linear(width, inner, bias=has_bias)
         self.contract = nn.Linear(inner, width, bias=has_bias)
-        self.inner_norm = _make_norm(inner, config)
-        self.outer_norm = _make_norm(width, config)
+        self.inner_norm = _make_norm(inner, config, generator)
+        self.outer_norm = _make_norm(width, config, generator)
         self._is_plain = has_bias
 
     def forward(self, inputs: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
@@ -101,6 +101,26 @@ class ResidualBlock(nn.Module):
         inner = functional.relu(self.inner_norm(self.expand(inputs)))
         change = self.outer_norm(self.contract(inner))
         return inputs + (change if self._is_plain else functional.relu(change))
+
+
+class Dropout(nn.Module):
+    """``nn.Dropout`` by random numbers of the learner's own, with which a checkpoint goes on.
+
+    Args:
+        share: of the inputs that are set to 0 while training; the others grow by 1 / (1 - share).
+        generator: draws which; default: torch's own.
+    """
+
+    def __init__(self, share: float, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self._share, self._generator = share, generator
+
+    def forward(self, inputs: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
+        """Inputs with some of them taken out; as they are outside of training."""
+        if not self.training:
+            return inputs
+        is_kept = torch.empty_like(inputs).bernoulli_(1 - self._share, generator=self._generator)
+        return inputs * is_kept / (1 - self._share)
 
 
 def normalise_rows_(critic: nn.Module) -> None:
@@ -117,11 +137,13 @@ def normalise_rows_(critic: nn.Module) -> None:
             weight.div_(weight.norm(dim=1, keepdim=True).clamp_min(1e-8))
 
 
-def make_critic(spec: AgentSpec, config: CriticConfig) -> TwinCritic | EnsembleCritic:
-    """Critics of the configured architecture."""
+def make_critic(
+    spec: AgentSpec, config: CriticConfig, generator: torch.Generator | None = None
+) -> TwinCritic | EnsembleCritic:
+    """Critics of the configured architecture; ``generator`` draws what dropout takes out."""
     if config.architecture == "segmented":
         return TwinCritic(spec, config.hidden_size)
-    critic = EnsembleCritic(spec, config)
+    critic = EnsembleCritic(spec, config, generator)
     if config.unit_rows:
         normalise_rows_(critic)
     return critic
@@ -212,13 +234,13 @@ def climbed_value(
     return values.amin(dim=0).mean() if config.climbs == "min" else values.mean()
 
 
-def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
+def _make_network(num_inputs: int, config: CriticConfig, generator: torch.Generator | None) -> nn.Sequential:
     width = config.hidden_size
     num_outputs = config.num_bins if config.head == "categorical" else 1
     layers: list[nn.Module] = []
     if config.architecture == "residual":
         layers.append(nn.Linear(num_inputs, width))
-        layers.extend(ResidualBlock(config) for _ in range(config.num_layers))
+        layers.extend(ResidualBlock(config, generator) for _ in range(config.num_layers))
         if config.normalisation != "none":
             layers.append(nn.RMSNorm(width, elementwise_affine=False))
     else:
@@ -226,7 +248,7 @@ def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
         for size in sizes[:-1]:
             # What a bias adds, BatchNorm takes away again.
             has_bias = config.normalisation != "batch"
-            layers.extend([nn.Linear(size, width, bias=has_bias), _make_norm(width, config), nn.ReLU()])
+            layers.extend([nn.Linear(size, width, bias=has_bias), _make_norm(width, config, generator), nn.ReLU()])
     layers.append(nn.Linear(width, num_outputs))
     if config.orthogonal:
         for module in nn.Sequential(*layers).modules():
@@ -235,7 +257,7 @@ def _make_network(num_inputs: int, config: CriticConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _make_norm(size: int, config: CriticConfig) -> nn.Module:
+def _make_norm(size: int, config: CriticConfig, generator: torch.Generator | None) -> nn.Module:
     norm: nn.Module = nn.Identity()
     if config.normalisation == "layer":
         norm = nn.LayerNorm(size)
@@ -243,7 +265,7 @@ def _make_norm(size: int, config: CriticConfig) -> nn.Module:
         norm = nn.GroupNorm(config.num_groups, size)
     elif config.normalisation == "batch":
         norm = _batch_norm(size)
-    return nn.Sequential(nn.Dropout(config.dropout), norm) if config.dropout else norm
+    return nn.Sequential(Dropout(config.dropout, generator), norm) if config.dropout else norm
 
 
 def _batch_norm(size: int, *, has_gains: bool = True) -> nn.BatchNorm1d:

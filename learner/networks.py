@@ -48,6 +48,8 @@ class PolicyNetwork(nn.Module):
         self.mlp_block = None if sizes is None else _mlp(self.num_parameters, sizes.block, self.num_bits)
         # A copy and not a draw of its own: with the same seed this policy starts as the pqc's does.
         self.frozen_pre = copy.deepcopy(self.pre).requires_grad_(False) if block == "frozen_pqc" else None
+        if self.frozen_pre is not None and self.parameter_norm is not None:
+            self.parameter_norm.requires_grad_(False)
         low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self.register_buffer("action_scale", (high - low) / 2, persistent=False)
         self.register_buffer("action_center", (high + low) / 2, persistent=False)

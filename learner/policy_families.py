@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learner.config import PolicyConfig
+from learner.config import PolicyConfig, check_family
 
 _CONTEXT_SIZE = 64
 _HIDDEN_SIZE = 64
@@ -56,11 +56,7 @@ class FlowHead(nn.Module):
 
     def __init__(self, action_size: int, num_layers: int) -> None:
         super().__init__()
-        if action_size < 2:
-            raise ValueError(
-                "the flow family couples halves of the action, so it needs at least 2 components, "
-                f"got {action_size}; choose gaussian or variational"
-            )
+        check_family("flow", action_size)
         self.num_outputs, self.num_noise = 2 * action_size + _CONTEXT_SIZE, action_size
         self._split = action_size // 2
         sizes = [(self._split, action_size - self._split), (action_size - self._split, self._split)]

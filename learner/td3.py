@@ -9,6 +9,7 @@ Source: arXiv:2503.09119, Algorithm 1 (Table 1) and Table 2; TD3 parts arXiv:180
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -71,14 +72,16 @@ class TD3Learner:
         self.surrogate_config = surrogate_config
         self.device = torch.device(device)
         self.update_step = 0
+        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         circuit = policy_config.circuit
+        new_critic = partial(make_critic, spec, critic_config, self.generator)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = PolicyNetwork(spec, policy_config, block).to(self.device)
-            self.critic = make_critic(spec, critic_config).to(self.device)
+            self.critic = new_critic().to(self.device)
             self.target_policy = PolicyNetwork(spec, policy_config, block).to(self.device)
             # Without a soft copy the critics are their own targets.
-            self.target_critic = make_critic(spec, critic_config).to(self.device) if critic_config.has_target else None
+            self.target_critic = new_critic().to(self.device) if critic_config.has_target else None
             self.surrogate: QuantumSurrogate | None = None
             if uses_circuit(block):
                 self.surrogate = QuantumSurrogate(
@@ -96,7 +99,6 @@ class TD3Learner:
         self._decay_updates = decay_updates
         self.loader = BatchLoader(self.device)
         self.critic_optimizer = make_adam(self.critic, config.critic_learning_rate)
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         self.surrogate_trainer = (
             SurrogateTrainer(self.surrogate, surrogate_config, self.generator) if self.surrogate is not None else None
         )

@@ -57,6 +57,7 @@ CASES = {
     "unknown device": Case(f"{SMOKE} --device cuda:99", ["device 'cuda:99' cannot be used", "Expected auto, cpu"]),
     "unknown environment": Case(f"{SMOKE} --env-id Pendulum-v99", ["'Pendulum-v99'", "Expected a Gymnasium id"]),
     "missing module": Case(f"{SMOKE} --env-id no_such:Task-v0", ["no_such", "module:Id-v0"]),
+    "flow of one action component": Case(f"{SMOKE} --policy.family flow", ["at least 2 components, got 1", "gaussian"]),
     "discrete actions": Case(f"{SMOKE} --env-id CartPole-v1", ["action space Discrete(2)", "continuous task"]),
     "NaN at the start": Case(f"{SMOKE} --env-id {PREFIX}NaNAtReset-v0", ["observation nan", "expected finite"]),
     "too little slack": Case(f"{SMOKE} --replay.slack-steps 9", ["wait for each other for ever", "allow a slack of"]),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,9 +31,15 @@ def test_one_step_of_adaptation_is_the_formula():
     asymmetry = Asymmetry(CriticConfig(adapts_asymmetry=True, adaptation_rate=0.1), None, CPU)
     values, far = torch.tensor([2.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 0.5])
     gap = asymmetry.adapt(values, far)
-    expected_gap = (6 - 4.5) / 3 / float(far.std())
+    expected_gap = (6 - 4.5) / 3 / float(np.std(far.numpy()))
     assert float(gap) == pytest.approx(expected_gap, rel=1e-4)
     assert asymmetry.state() == pytest.approx(1 / (1 + math.exp(-0.1 * expected_gap)), rel=1e-4)
+
+
+def test_a_batch_of_one_moves_alpha_by_the_sign_of_its_gap():
+    asymmetry = Asymmetry(CriticConfig(adapts_asymmetry=True, adaptation_rate=0.1), None, CPU)
+    assert float(asymmetry.adapt(torch.tensor([2.0]), torch.tensor([1.0]))) == 1.0
+    assert asymmetry.state() == pytest.approx(1 / (1 + math.exp(-0.1)))
 
 
 @pytest.mark.parametrize(("bias", "bound"), [(5.0, 0.95), (-5.0, 0.05)])

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from learner.blocks import classical_output, decode_circuits
-from learner.config import BLOCKS, AgentSpec, PolicyConfig, uses_circuit
+from learner.config import BLOCKS, AgentSpec, PolicyConfig, SurrogateConfig, TD3Config, uses_circuit
 from learner.networks import PolicyNetwork
 from learner.parameter_loading import load_parameters
 from learner.parameters import VersionedParameters
 from learner.state import learner_state, load_learner_state
+from learner.td3 import TD3Learner
 from qpu_service.circuit import CircuitShape, decode_parameters
 from tests.unit.learner.test_td3 import CIRCUIT, SPEC, changed, make_batch, make_learner, snapshot
 
@@ -97,6 +98,23 @@ def test_frozen_circuit_inputs_depend_on_the_observation_and_never_move_while_th
     assert not torch.equal(links, new_links)
     target, _ = learner.target_policy.encode(observation)
     assert torch.equal(circuit_parameters, target)
+
+
+def test_gains_on_frozen_circuit_inputs_are_frozen_too():
+    config = PolicyConfig(hidden_size=16, num_links=2, circuit=CIRCUIT, normalise_parameters=True)
+    learner = TD3Learner(
+        SPEC,
+        block="frozen_pqc",
+        policy_config=config,
+        surrogate_config=SurrogateConfig(hidden_size=32, quality_period_updates=1),
+        config=TD3Config(),
+        seed=3,
+    )
+    observation = torch.randn(7, SPEC.observation_size)
+    before, _ = learner.policy.encode(observation)
+    for _ in range(4):
+        learner.update(make_batch(np.random.default_rng(0)))
+    assert torch.equal(before, learner.policy.encode(observation)[0])
 
 
 def test_frozen_policy_learns_through_its_surrogate_all_the_same():

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
-from learner.critics import EnsembleCritic, make_critic, normalise_rows_
+from learner.critics import Dropout, EnsembleCritic, make_critic, normalise_rows_
 from learner.networks import TwinCritic
 
 SPEC = AgentSpec(observation_size=5, action_low=(-2.0, 0.0), action_high=(2.0, 1.0))
@@ -117,6 +117,19 @@ def test_the_gradient_of_the_action_is_the_slope_of_the_output(normalisation):
         torch.testing.assert_close(gradient[:, component], rise / 2e-6, atol=1e-6, rtol=1e-6)
 
 
+def test_dropout_takes_out_the_asked_share_makes_up_for_it_and_rests_while_the_policy_climbs():
+    dropout = Dropout(0.2, torch.Generator().manual_seed(0))
+    inputs = torch.full((1000, 100), 3.0, requires_grad=True)
+    outputs = dropout(inputs)
+    assert set(outputs.detach().unique().tolist()) == {0.0, 3.75}
+    assert float((outputs == 0).float().mean()) == pytest.approx(0.2, abs=0.005)
+    (gradient,) = torch.autograd.grad(outputs.sum(), inputs)
+    torch.testing.assert_close(gradient, outputs.detach() / 3)
+    assert not torch.equal(dropout(inputs), outputs)
+    dropout.eval()
+    assert dropout(inputs) is inputs
+
+
 @pytest.mark.parametrize("architecture", ["mlp", "residual"])
 def test_rows_of_hidden_layers_have_length_one_and_heads_are_left_alone(architecture):
     critic = make(architecture=architecture, normalisation="batch", unit_rows=True)
@@ -146,6 +159,7 @@ def test_orthogonal_rows_have_the_asked_gain():
         ({"architecture": "mlp", "num_critics": 2, "num_target_critics": 3}, "num_target_critics must be in"),
         ({"architecture": "mlp", "head": "categorical", "asymmetry": 0.7}, "leave it at 0.5"),
         ({"architecture": "mlp", "normalisation": "group", "hidden_size": 100}, "multiple of num_groups"),
+        ({"architecture": "mlp", "normalisation": "group", "hidden_size": 16}, "at least twice num_groups"),
         ({"architecture": "mlp", "unit_rows": True}, "unit_rows needs a normalisation"),
         ({"architecture": "mlp", "dropout": 1.0}, "dropout must be"),
     ],

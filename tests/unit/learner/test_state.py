@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner.critic_config import CriticConfig
 from learner.errors import StateMismatchError
 from learner.networks import PolicyNetwork
 from learner.parameter_loading import load_parameters
@@ -36,6 +37,26 @@ def test_resumed_learner_is_bit_identical(block):
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert straight.metrics() == second.metrics()
+
+
+def test_dropout_of_a_resumed_learner_goes_on_and_no_other_random_numbers_matter():
+    droq = CriticConfig(architecture="mlp", hidden_size=16, normalisation="layer", dropout=0.3)
+
+    def learn(learner, seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(3):
+            torch.seed()
+            learner.update(make_batch(rng))
+
+    straight, first, second = (make_learner(critic=droq) for _ in range(3))
+    learn(straight, 0)
+    learn(straight, 1)
+    learn(first, 0)
+    tensors, scalars = learner_state(first)
+    load_learner_state(second, tensors, json.loads(json.dumps(scalars)))
+    learn(second, 1)
+    expected, found = learner_state(straight)[0], learner_state(second)[0]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_state_of_another_size_is_refused():
