@@ -21,6 +21,7 @@ from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import RunFailedError
+from cluster.idle_pause import IdlePause
 from cluster.metrics import MetricsWriter
 from cluster.node_watch import NodeWatch
 from cluster.process_tuning import default_num_threads
@@ -47,7 +48,6 @@ from replay.server_urls import server_urls
 from replay.sharded_replay import ShardedReplay
 
 _UPDATES_PER_TICK = 8
-_IDLE_S = 0.002
 _LONGEST_GAP_S = 60.0
 """Between two rows of metrics: who waits for a device must see that, too."""
 
@@ -172,7 +172,7 @@ def _loop(
     watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
     should_stop: Callable[[], bool],
 ) -> None:
-    timings = _Timings()
+    timings, pause = _Timings(), IdlePause()
     while not session.is_done and not should_stop():
         for watch in watches:
             watch.poll()
@@ -193,8 +193,7 @@ def _loop(
             values={**timings.row(crew.num_restarts), **replay.row(), **qpu_row},
             longest_gap_s=_LONGEST_GAP_S,
         )
-        if made == 0:
-            time.sleep(_IDLE_S)
+        pause.after(made)
 
 
 class _Timings:
