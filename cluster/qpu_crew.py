@@ -56,6 +56,7 @@ class QPUCrew:
         places: one worker each.
         config: batching.
         options: Ray options of the worker processes.
+        num_qubits: of the circuits to come.
         stall_s: a worker that answers nothing, or whose one run lasts, for this long is replaced.
         clock: monotonic seconds.
 
@@ -69,6 +70,7 @@ class QPUCrew:
         config: QPUConfig,
         options: dict[str, Any],
         *,
+        num_qubits: int = 1,
         stall_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,7 +80,9 @@ class QPUCrew:
         remote = ray.remote(QPUActor).options(
             max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
         )
-        self._members = [_Member(place, remote.remote(place.backend, place.device, config)) for place in places]
+        self._members = [
+            _Member(place, remote.remote(place.backend, place.device, config, num_qubits)) for place in places
+        ]
         self._next_poll_s = clock()
         for member in self._members:
             _wait_until_up(member)

@@ -27,11 +27,11 @@ _PUBLISH_TIMEOUT_S = 30.0
 class QPUActor:
     """A QPU worker and its backend, made inside the actor's process; becomes a Ray async actor."""
 
-    def __init__(self, backend_name: str, device: str | None, config: QPUConfig) -> None:
+    def __init__(self, backend_name: str, device: str | None, config: QPUConfig, num_qubits: int = 1) -> None:
         self._starts = StartLog(f"qpu-{ray.get_runtime_context().get_actor_id()}")
         self._starts.begin()
         try:
-            backend = make_backend(backend_name, device=device, num_threads=config.num_threads)
+            backend = make_backend(backend_name, device=device, num_threads=config.num_threads, num_qubits=num_qubits)
         except QPUError:
             self._starts.end()
             raise

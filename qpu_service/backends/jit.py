@@ -38,12 +38,21 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def entry_kernel(function: Callable[..., Any]) -> Any:
     """Decorator of a function that Python calls: its machine code is kept on disk until any kernel file changes."""
     given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(Path(given or Path(__file__).parent / "__pycache__") / f"kernels-{_digest()}")
+    numba.config.CACHE_DIR = str(_cache_directory())
     try:
         # where this folder can't be written, Numba goes on to its own places
         return numba.njit(**_OPTIONS, cache=True)(function)
     finally:
         numba.config.CACHE_DIR = given
+
+
+def is_compiled() -> bool:
+    """Whether there is machine code of these kernels where it is looked for first."""
+    return any(_cache_directory().rglob("*.nbi"))
+
+
+def _cache_directory() -> Path:
+    return Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__") / f"kernels-{_digest()}"
 
 
 def _digest() -> str:

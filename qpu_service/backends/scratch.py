@@ -10,13 +10,13 @@ from qpu_service.backends.lanes import LANES
 from qpu_service.backends.memory import check_memory
 from qpu_service.backends.program import NUM_FIELDS, NUM_SCRATCH_ROWS
 from qpu_service.backends.register import LANE_BITS
-from qpu_service.backends.wide import sums_size, sums_slot
+from qpu_service.backends.wide import WIDE_BITS, sums_size, sums_slot
 
 _VECTOR_BYTES = 4 * LANES
 
 
 TEAM = 4
-"""Which element of ``Scratch.state`` is the team's address."""
+"""Which element of ``Scratch.state`` is the team's address, None where no register gets wide."""
 
 
 class Scratch(NamedTuple):
@@ -63,7 +63,7 @@ def make_scratch(num_layers: int, num_qubits: int, shots: int, max_members: int 
             np.zeros((4, lanes), np.float32),
             np.zeros((2 * num_layers + num_qubits, 4), np.float32),
             np.int64(-(-buffer.ctypes.data // _VECTOR_BYTES) * _VECTOR_BYTES),
-            np.int64(team.ctypes.data),
+            np.int64(team.ctypes.data) if num_qubits >= WIDE_BITS else None,
             np.zeros((num_layers, 2), np.int64),
         ),
         planning=(

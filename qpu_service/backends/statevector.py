@@ -37,16 +37,17 @@ class StatevectorBackend:
 
     Args:
         num_threads: threads that share a large batch; 1 starts none.
+        num_qubits: of the circuits to come; registers of many qubits have kernels of their own.
     """
 
-    def __init__(self, num_threads: int = 1) -> None:
+    def __init__(self, num_threads: int = 1, num_qubits: int = 1) -> None:
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}")
         self._num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
         self._scratch: dict[tuple[int, int, int], Scratch] = {}
         self._lock = Lock()
-        self.run(_smallest_batch())
+        self.run(_smallest_batch(num_qubits))
 
     @property
     def name(self) -> str:
@@ -133,7 +134,8 @@ class StatevectorBackend:
         factors = _plain(weights.astype(np.float32, copy=False))
 
         def differentiate(scratch: Scratch, start: int, stop: int) -> None:
-            differentiate_means(angles, pairs, factors, scratch.state, *scratch.adjoint, start, stop, means, gradients)
+            alone = scratch.state[:TEAM] + scratch.state[TEAM + 1 :]
+            differentiate_means(angles, pairs, factors, alone, *scratch.adjoint, start, stop, means, gradients)
 
         self._share(differentiate, circuits, num_circuits * num_layers << num_qubits, is_wide=False)
         return means, gradients
@@ -226,9 +228,9 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return array if flags.c_contiguous and flags.writeable else np.array(array, order="C")
 
 
-def _smallest_batch() -> CircuitBatch:
+def _smallest_batch(num_qubits: int) -> CircuitBatch:
     return CircuitBatch(
-        angles=np.zeros((1, 1, 1, 2), np.float32),
+        angles=np.zeros((1, 1, num_qubits, 2), np.float32),
         entangler_pairs=np.zeros((1, 1, 2), np.int16),
         seeds=np.zeros(1, np.uint64),
     )

@@ -5,6 +5,9 @@ three passes over the state. Blocks are independent, and sums are kept per block
 same whoever computes them.
 
 A high position counts blocks, a low one is inside a block. Groups are the 1, 2 or 4 blocks that high positions mix.
+
+Half of what kernels take to compile is in here, and most circuits never need it. So where ``team`` is None, which
+Numba sees as a type, the ``wide_`` functions are empty: kernels of small circuits are compiled without all this.
 """
 
 import numpy as np
@@ -68,19 +71,22 @@ def help_team(team, member):  # type: ignore[no-untyped-def]
 @kernel()
 def wide_apply(team, state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """As register.apply."""
-    _run(team, _MAP, state, source, target, width, position, position, m, m)
+    if team is not None:
+        _run(team, _MAP, state, source, target, width, position, position, m, m)
 
 
 @kernel()
 def wide_grow(team, state, source, target, width, m):  # type: ignore[no-untyped-def]
     """As register.grow."""
-    _run(team, _GROW, state, source, target, width, _ANY, _ANY, m, m)
+    if team is not None:
+        _run(team, _GROW, state, source, target, width, _ANY, _ANY, m, m)
 
 
 @kernel()
 def wide_shrink(team, state, source, target, width, position, m):  # type: ignore[no-untyped-def]
     """As register.shrink."""
-    _run(team, _SHRINK, state, source, target, width, position, position, m, m)
+    if team is not None:
+        _run(team, _SHRINK, state, source, target, width, position, position, m, m)
 
 
 @kernel()
@@ -89,32 +95,35 @@ def wide_entangle(team, state, source, width, first, second, m, n):  # type: ign
     is_ordered = first < second
     low, high = (first, second) if is_ordered else (second, first)
     of_low, of_high = (m, n) if is_ordered else (n, m)
-    _run(team, _ENTANGLE, state, source, source, width, low, high, of_low, of_high)
+    if team is not None:
+        _run(team, _ENTANGLE, state, source, source, width, low, high, of_low, of_high)
 
 
 @kernel()
 def wide_weigh(team, state, source, width, position, m):  # type: ignore[no-untyped-def]
     """As register.weigh."""
-    num_groups = _run(team, _WEIGH, state, source, source, width, position, position, m, m)
-    sums = read(team, _SUMS)
     zero, one = 0.0, 0.0
-    for group in range(num_groups):
-        zero += slots.read_float(sums, 2 * group)
-        one += slots.read_float(sums, 2 * group + 1)
+    if team is not None:
+        num_groups = _run(team, _WEIGH, state, source, source, width, position, position, m, m)
+        sums = read(team, _SUMS)
+        for group in range(num_groups):
+            zero += slots.read_float(sums, 2 * group)
+            one += slots.read_float(sums, 2 * group + 1)
     return np.float32(zero), np.float32(one)
 
 
 @kernel()
 def wide_tabulate(team, state, source, width, table):  # type: ignore[no-untyped-def]
     """Write probabilities, normalised, to the float32 memory at the address ``table``."""
-    none = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    m = none + none
-    num_groups = _run(team, _TABULATE, state, source, table, width, _ANY, _ANY, m, m)
-    sums = read(team, _SUMS)
-    norm = 0.0
-    for group in range(num_groups):
-        norm += slots.read_float(sums, 2 * group)
-    _run(team, _SCALE, state, source, table, width, _ANY, _ANY, (np.float32(1.0 / norm), *m[1:]), m)
+    if team is not None:
+        none = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        m = none + none
+        num_groups = _run(team, _TABULATE, state, source, table, width, _ANY, _ANY, m, m)
+        sums = read(team, _SUMS)
+        norm = 0.0
+        for group in range(num_groups):
+            norm += slots.read_float(sums, 2 * group)
+        _run(team, _SCALE, state, source, table, width, _ANY, _ANY, (np.float32(1.0 / norm), *m[1:]), m)
 
 
 @kernel()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numba
 import pytest
 
 from qpu_service.backends import jit
@@ -25,3 +26,15 @@ def test_a_changed_kernel_file_changes_the_digest(monkeypatch: pytest.MonkeyPatc
     with (tmp_path / "register.py").open("a") as source:
         source.write("# changed")
     assert jit._digest() != before
+
+
+def test_machine_code_is_missed_until_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert not jit.is_compiled()
+    old = tmp_path / "kernels-0123456789abcdef" / "sampling.nbi"
+    new = tmp_path / f"kernels-{jit._digest()}" / "folder" / "sampling.nbi"
+    for path in (old, new):
+        assert not jit.is_compiled(), "machine code of other sources counts for nothing"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert jit.is_compiled()

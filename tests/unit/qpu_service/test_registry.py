@@ -16,6 +16,11 @@ def test_every_known_name_makes_a_backend_of_that_name() -> None:
         backend.close()
 
 
+def test_a_simulator_gets_ready_for_the_circuits_to_come() -> None:
+    (shape,) = make_backend("statevector", num_qubits=13)._scratch  # type: ignore[attr-defined]
+    assert shape == (0, 1, 13)
+
+
 @pytest.mark.parametrize("name", ["qasm", "", "Statevector", "aer "])
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(name: str) -> None:
     with pytest.raises(UnknownBackendError) as raised:

@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from qpu_service.backends import team as slots
 from qpu_service.backends.exact import average_bits, tabulate_probabilities
 from qpu_service.backends.sampling import sample_circuits, widest_register
-from qpu_service.backends.scratch import make_scratch
+from qpu_service.backends.scratch import TEAM, make_scratch
 from qpu_service.backends.statevector import StatevectorBackend
 from qpu_service.backends.wide import WIDE_BITS
 from qpu_service.types import CircuitBatch
@@ -21,6 +21,16 @@ def widest(circuits: CircuitBatch) -> int:
     _, num_layers, num_qubits, _ = circuits.angles.shape
     scratch = make_scratch(num_layers, num_qubits, 1)
     return widest_register(circuits.entangler_pairs, 0, num_qubits, scratch.state, scratch.planning)
+
+
+def test_kernels_of_small_circuits_are_compiled_without_what_wide_registers_need() -> None:
+    # Half of the compilation, which the first run on a machine waits for.
+    assert make_scratch(2, WIDE_BITS - 1, 1).state[TEAM] is None
+    assert make_scratch(2, WIDE_BITS, 1).state[TEAM] is not None
+    for num_qubits in (2, WIDE_BITS):
+        StatevectorBackend(num_qubits=num_qubits)
+    small, wide = (len(code) for code in sorted(sample_circuits.inspect_asm().values(), key=len))
+    assert small < 0.9 * wide
 
 
 @pytest.mark.parametrize(("num_qubits", "num_layers"), DEEP)
