@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= pendulum
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 BENCH ?= qpu
 CLUSTER ?=
 
@@ -31,8 +31,8 @@ else
 	$(BIN)/python -m cluster.submit $(CLUSTER) -- train $(PRESET) $(ARGS)
 endif
 
-# In the order of the files: by default the files of few tests come last, and those are the long runs.
-test: check ## checks, then every test but the slow learning runs; JOBS=4 test files at once (default 2)
+# Three files at once keep two cores busy, because many tests wait. In the order of the files: by default the files of few tests come last, and those are the long runs.
+test: check ## checks, then every test but the slow learning runs; JOBS=4 test files at once (default 3)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: check ## every test, the slow learning runs too
