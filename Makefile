@@ -31,7 +31,8 @@ else
 	$(BIN)/python -m cluster.submit $(CLUSTER) -- train $(PRESET) $(ARGS)
 endif
 
-# Three files at once keep two cores busy, because many tests wait. In the order of the files: by default the files of few tests come last, and those are the long runs.
+# Three files keep two cores busy, because many tests wait. In the order of the files: by default those of few tests come
+# last, and they are the long runs.
 test: check ## checks, then every test but the slow learning runs; JOBS=4 test files at once (default 3)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
