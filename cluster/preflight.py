@@ -11,7 +11,6 @@ from cluster.errors import ConfigError
 from cluster.ray_address import existing_address
 from cluster.run_directory import create_run_directory
 from learner.config import check_family, uses_circuit
-from qpu_service.backends.jit import is_compiled
 from qpu_service.backends.registry import make_backend
 from qpu_service.places import WorkerPlace, worker_places
 from replay.embedded_server import find_server_binary
@@ -83,11 +82,19 @@ def _check_backends(config: RunConfig, backends: str) -> None:
             "name one backend and one device, or leave out --synchronous"
         )
     _check_exact_training(config, places)
-    if any(place.backend == "statevector" for place in places) and not is_compiled():
-        sys.stdout.write("compiling the simulator for this machine, once; half a minute on a free core\n")
-        sys.stdout.flush()
+    if any(place.backend == "statevector" for place in places):
+        _say_whether_it_compiles()
     for place in places:
         make_backend(place.backend, device=place.device, num_qubits=config.policy.circuit.num_qubits).close()
+
+
+def _say_whether_it_compiles() -> None:
+    # Numba takes a second to load, which nobody waits for who only wants help.
+    from qpu_service.backends.statevector import is_compiled
+
+    if not is_compiled():
+        sys.stdout.write("compiling the simulator for this machine, once; half a minute on a free core\n")
+        sys.stdout.flush()
 
 
 def _check_exact_training(config: RunConfig, places: Iterable[WorkerPlace]) -> None:

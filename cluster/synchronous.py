@@ -126,7 +126,8 @@ def _make_backend(config: RunConfig) -> CircuitBackend | None:
     if not uses_circuit(config.block) or config.backend is None:
         return None
     device = os.environ.get("QPU_DEVICE")
-    return make_backend(config.backend, device=device, num_threads=config.qpu.num_threads)
+    num_qubits = config.policy.circuit.num_qubits
+    return make_backend(config.backend, device=device, num_threads=config.qpu.num_threads, num_qubits=num_qubits)
 
 
 def _make_replay(config: RunConfig, spec: AgentSpec, run: RunDirectory, checkpoint: Checkpoint | None) -> MemoryReplay:

@@ -38,7 +38,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def entry_kernel(function: Callable[..., Any]) -> Any:
     """Decorator of a function that Python calls: its machine code is kept on disk until any kernel file changes."""
     given = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache_directory())
+    numba.config.CACHE_DIR = str(Path(given or Path(__file__).parent / "__pycache__") / f"kernels-{_digest()}")
     try:
         # where this folder can't be written, Numba goes on to its own places
         return numba.njit(**_OPTIONS, cache=True)(function)
@@ -46,13 +46,9 @@ def entry_kernel(function: Callable[..., Any]) -> Any:
         numba.config.CACHE_DIR = given
 
 
-def is_compiled() -> bool:
-    """Whether there is machine code of these kernels where it is looked for first."""
-    return any(_cache_directory().rglob("*.nbi"))
-
-
-def _cache_directory() -> Path:
-    return Path(numba.config.CACHE_DIR or Path(__file__).parent / "__pycache__") / f"kernels-{_digest()}"
+def is_on_disk(entry: Any) -> bool:
+    """Whether there is machine code of an entry kernel where Numba keeps it."""
+    return any(Path(entry.stats.cache_path).glob(f"*.{entry.py_func.__name__}-*.nbi"))
 
 
 def _digest() -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from qpu_service.backends import team as slots
 from qpu_service.backends.adjoint import differentiate_means
 from qpu_service.backends.exact import average_bits, tabulate_probabilities
+from qpu_service.backends.jit import is_on_disk
 from qpu_service.backends.memory import check_memory
 from qpu_service.backends.sampling import sample_circuits, widest_register
 from qpu_service.backends.scratch import TEAM, Scratch, make_scratch
@@ -216,6 +217,11 @@ class StatevectorBackend:
         return bool(
             widest_register(pairs, num_circuits - 1, num_qubits, scratch.state, scratch.planning) >= SHARED_BITS
         )
+
+
+def is_compiled() -> bool:
+    """Whether a backend for small circuits starts without compiling for half a minute."""
+    return is_on_disk(sample_circuits)
 
 
 def _as_kernel_input(circuits: CircuitBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ class Ray(FakeRay):
 
     def __init__(self):
         super().__init__(on_wait=lambda call: setattr(call, "answer", stats()))
-        self.started, self.kills = [], []
+        self.started, self.kills, self.qubits = [], [], []
 
     def remote(self, _):
         return self
@@ -30,6 +30,7 @@ class Ray(FakeRay):
 
         class Maker:
             def remote(self, *arguments):
+                outer.qubits.append(arguments[3])
                 outer.started.append(Handle(arguments[0]))
                 return outer.started[-1]
 
@@ -49,7 +50,7 @@ class World:
     def __init__(self, ray, num_workers=1):
         self.now_s = 100.0
         places = worker_places("statevector", None, num_workers)
-        self.crew = QPUCrew(places, QPUConfig(), {}, stall_s=120.0, clock=lambda: self.now_s)
+        self.crew = QPUCrew(places, QPUConfig(), {}, num_qubits=13, stall_s=120.0, clock=lambda: self.now_s)
         self.ray = ray
 
     def poll(self, *, after_s=1.0):
@@ -69,6 +70,11 @@ def ray(monkeypatch):
     fake = Ray()
     monkeypatch.setattr("cluster.qpu_crew.ray", fake)
     return fake
+
+
+def test_every_worker_gets_ready_for_the_runs_circuits(ray):
+    World(ray, num_workers=2)
+    assert ray.qubits == [13, 13]
 
 
 def test_a_run_that_lasts_too_long_replaces_the_worker_exactly_once(ray):

@@ -1,6 +1,5 @@
 """The controls mlp, frozen_pqc and unentangled_pqc: each takes away exactly what it says."""
 
-import json
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ from learner.config import BLOCKS, AgentSpec, PolicyConfig, SurrogateConfig, TD3
 from learner.networks import PolicyNetwork
 from learner.parameter_loading import load_parameters
 from learner.parameters import VersionedParameters
-from learner.state import learner_state, load_learner_state
 from learner.td3 import TD3Learner
 from qpu_service.circuit import CircuitShape, decode_parameters
+from tests.unit.learner.test_state import assert_resumes_bit_for_bit
 from tests.unit.learner.test_td3 import CIRCUIT, SPEC, changed, make_batch, make_learner, snapshot
 
 CONTROLS = ("mlp", "frozen_pqc", "unentangled_pqc")
@@ -147,16 +146,7 @@ def test_resumed_control_is_bit_identical(block):
         for _ in range(3):
             learner.update(make_batch(rng, has_circuit=uses_circuit(block)))
 
-    straight, first, second = make_learner(block), make_learner(block), make_learner(block)
-    learn(straight, 0)
-    learn(straight, 1)
-    learn(first, 0)
-    tensors, scalars = learner_state(first)
-    load_learner_state(second, tensors, json.loads(json.dumps(scalars)))
-    learn(second, 1)
-    expected, found = learner_state(straight)[0], learner_state(second)[0]
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_resumes_bit_for_bit(lambda: make_learner(block), learn)
 
 
 @pytest.mark.parametrize("block", CONTROLS)

@@ -15,28 +15,29 @@ from learner.state import learner_state, load_learner_state
 from tests.unit.learner.test_td3 import SPEC, make_batch, make_learner
 
 
-@pytest.mark.parametrize("block", ["pqc", "linear", "random_bits"])
-def test_resumed_learner_is_bit_identical(block):
-    def batches(seed):
-        rng = np.random.default_rng(seed)
-        return [make_batch(rng, has_circuit=block == "pqc") for _ in range(3)]
-
-    straight = make_learner(block)
-    for batch in batches(0) + batches(1):
-        straight.update(batch)
-    first = make_learner(block)
-    for batch in batches(0):
-        first.update(batch)
+def assert_resumes_bit_for_bit(make, learn):
+    """``learn(learner, seed)`` twice in a row, and with a saved state in between, lead to the same learner."""
+    straight, first, second = make(), make(), make()
+    learn(straight, 0)
+    learn(straight, 1)
+    learn(first, 0)
     tensors, scalars = learner_state(first)
-    second = make_learner(block)
     load_learner_state(second, tensors, json.loads(json.dumps(scalars)))
-    for batch in batches(1):
-        second.update(batch)
-    expected, _ = learner_state(straight)
-    found, _ = learner_state(second)
+    learn(second, 1)
+    expected, found = learner_state(straight)[0], learner_state(second)[0]
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert straight.metrics() == second.metrics()
+
+
+@pytest.mark.parametrize("block", ["pqc", "linear", "random_bits"])
+def test_resumed_learner_is_bit_identical(block):
+    def learn(learner, seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(3):
+            learner.update(make_batch(rng, has_circuit=block == "pqc"))
+
+    assert_resumes_bit_for_bit(lambda: make_learner(block), learn)
 
 
 def test_dropout_of_a_resumed_learner_goes_on_and_no_other_random_numbers_matter():
@@ -48,15 +49,7 @@ def test_dropout_of_a_resumed_learner_goes_on_and_no_other_random_numbers_matter
             torch.seed()
             learner.update(make_batch(rng))
 
-    straight, first, second = (make_learner(critic=droq) for _ in range(3))
-    learn(straight, 0)
-    learn(straight, 1)
-    learn(first, 0)
-    tensors, scalars = learner_state(first)
-    load_learner_state(second, tensors, json.loads(json.dumps(scalars)))
-    learn(second, 1)
-    expected, found = learner_state(straight)[0], learner_state(second)[0]
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_resumes_bit_for_bit(lambda: make_learner(critic=droq), learn)
 
 
 def test_state_of_another_size_is_refused():

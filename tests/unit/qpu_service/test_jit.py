@@ -28,13 +28,16 @@ def test_a_changed_kernel_file_changes_the_digest(monkeypatch: pytest.MonkeyPatc
     assert jit._digest() != before
 
 
+def _doubled(number):  # type: ignore[no-untyped-def]
+    return 2 * number
+
+
 def test_machine_code_is_missed_until_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    assert not jit.is_compiled()
-    old = tmp_path / "kernels-0123456789abcdef" / "sampling.nbi"
-    new = tmp_path / f"kernels-{jit._digest()}" / "folder" / "sampling.nbi"
-    for path in (old, new):
-        assert not jit.is_compiled(), "machine code of other sources counts for nothing"
-        path.parent.mkdir(parents=True)
-        path.touch()
-    assert jit.is_compiled()
+    doubled = jit.entry_kernel(_doubled)
+    assert not jit.is_on_disk(doubled)
+    assert doubled(3) == 6
+    assert jit.is_on_disk(doubled)
+    assert jit.is_on_disk(jit.entry_kernel(_doubled)), "another process finds it"
+    monkeypatch.setattr(jit, "_digest", lambda: "0123456789abcdef")
+    assert not jit.is_on_disk(jit.entry_kernel(_doubled)), "machine code of other sources counts for nothing"
