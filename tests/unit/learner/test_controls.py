@@ -1,6 +1,5 @@
 """The controls mlp, frozen_pqc and unentangled_pqc: each takes away exactly what it says."""
 
-
 import numpy as np
 import pytest
 import torch

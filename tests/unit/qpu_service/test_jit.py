@@ -28,12 +28,17 @@ def test_a_changed_kernel_file_changes_the_digest(monkeypatch: pytest.MonkeyPatc
     assert jit._digest() != before
 
 
+def _tripled(number):  # type: ignore[no-untyped-def]
+    return 3 * number
+
+
 def _doubled(number):  # type: ignore[no-untyped-def]
     return 2 * number
 
 
 def test_machine_code_is_missed_until_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert jit.entry_kernel(_tripled)(3) == 9
     doubled = jit.entry_kernel(_doubled)
     assert not jit.is_on_disk(doubled)
     assert doubled(3) == 6
