@@ -147,7 +147,7 @@ def _train(
             session.save()
             return session
         for report in crew.stop():
-            session.add_episodes(report.episodes)
+            session.add_experience(report.episodes, report.returns)
         session.tick()
         while session.learn(_UPDATES_PER_TICK):
             session.tick()
@@ -179,7 +179,7 @@ def _loop(
             watch.poll()
         reports = crew.poll()
         for report in reports:
-            session.add_episodes(report.episodes)
+            session.add_experience(report.episodes, report.returns)
         timings.add(reports)
         if qpu is not None:
             qpu.poll()

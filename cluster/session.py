@@ -23,6 +23,7 @@ from cluster.rounds import TestRound, TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
 from cluster.updates import Updates
+from learner.normalisation import ReturnMoments
 from learner.parameters import VersionedParameters
 from learner.policy_weights import describe
 from learner.state import learner_state, load_learner_state
@@ -119,10 +120,9 @@ class Session:
                 self._announce()
         return max_updates
 
-    def add_episodes(self, episodes: Sequence[EpisodeRecord]) -> None:
-        """Training episodes that ended."""
-        for episode in episodes:
-            self.learner.observe_returns(episode.discounted)
+    def add_experience(self, episodes: Sequence[EpisodeRecord], returns: ReturnMoments) -> None:
+        """Training episodes that ended, and the running discounted returns of all steps since the last call."""
+        self.learner.observe_returns(returns)
         self._episodes.extend(episodes)
         self._new_episodes.extend(episodes)
 
@@ -204,8 +204,8 @@ class Session:
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
         self._tested_update = int(state["tested_update"])
         self.test_returns = [float(value) for value in state["test_returns"]]
-        self._episodes.extend(EpisodeRecord.from_saved(saved) for saved in state["episodes"])
-        self._new_episodes = [EpisodeRecord.from_saved(saved) for saved in state["new_episodes"]]
+        self._episodes.extend(EpisodeRecord(*saved) for saved in state["episodes"])
+        self._new_episodes = [EpisodeRecord(*saved) for saved in state["new_episodes"]]
         self._saver.start(int(state["env_step"]))
 
     @property

@@ -102,7 +102,7 @@ def train_synchronous(
             rollout.poll()
             for lane in rollout.lanes:
                 rollout.step(lane)
-            session.add_episodes(rollout.take_episodes())
+            session.add_experience(rollout.take_episodes(), rollout.take_returns())
             before_s = time.monotonic()
             session.learn(_ALL_UPDATES)
             now_s = time.monotonic()

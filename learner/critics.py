@@ -17,6 +17,7 @@ from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
 from learner.networks import TwinCritic
 from learner.normed_critic_kernel import NormedCriticKernel
+from learner.precision import in_float32
 from learner.value_heads import ValueHead
 
 _ALL_ROWS = slice(None)
@@ -79,8 +80,7 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, Tensor], rows: slice) -> 
     stream = torch.addmm(stream, action, first.weight[:, size:].t())
     for layer in hidden:
         stream = layer(stream)
-    output: Tensor = head(stream[rows])
-    return output
+    return in_float32(head, stream[rows])
 
 
 class ResidualBlock(nn.Module):

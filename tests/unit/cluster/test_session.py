@@ -161,7 +161,7 @@ def test_tests_and_rows_come_once_per_period_however_far_a_step_leaps(run):
 
 
 def test_rows_hold_what_was_measured_since_the_last_one(run):
-    run.session.add_episodes([EpisodeRecord(-10.0, 5, MOMENTS), EpisodeRecord(-20.0, 15, MOMENTS)])
+    run.session.add_experience([EpisodeRecord(-10.0, 5), EpisodeRecord(-20.0, 15)], MOMENTS)
     run.now_s = 10.0
     run.advance(50)
     run.now_s = 20.0
@@ -229,7 +229,7 @@ def test_a_resumed_session_goes_on_exactly_as_the_uninterrupted_one(tmp_path, le
 
     def advance(run, part):
         for size in part:
-            run.session.add_episodes([EpisodeRecord(float(size), size, MOMENTS)])
+            run.session.add_experience([EpisodeRecord(float(size), size)], MOMENTS)
             run.advance(size)
 
     whole = Run(tmp_path / "whole", config)
