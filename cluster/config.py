@@ -52,11 +52,11 @@ class RunConfig:
     total_steps: int = 20_000
     """Environment steps of the whole run, over all actors."""
     stop_return: float | None = None
-    """Stop once two test rounds in a row reach this mean return."""
+    """Stop once two test rounds in a row reach this mean return; a preset's holds for its own env_id alone."""
     seed: int = 1
     """Every other seed derives from it."""
     run_dir: Path | None = None
-    """Where the run is kept; default: runs/<preset>-<time>. It must not exist yet."""
+    """Where the run is kept; default: runs/<preset>-<time>-s<seed>. It must not exist yet."""
     synchronous: bool = False
     """One process in lockstep, bit-reproducible, without Ray and Redis."""
     device: str = "auto"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from cluster.checkpoint import Checkpoint, has_checkpoints, load_newest
 from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from cluster.metrics import MetricsWriter
+from cluster.overrides import override
 from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.quantum_train.build import LEADER, check_backend, make_learner, task_spec
@@ -58,10 +58,9 @@ def parse(preset: str, overrides: Sequence[str]) -> QuantumTrainRunConfig:
         ValueError: for a value out of range.
         SystemExit: with code 2 for an unknown field or a value of the wrong type.
     """
-    config = tyro.cli(
-        QuantumTrainRunConfig,
-        default=PRESETS[preset],
-        args=[_long_flag(argument) for argument in overrides],
+    config = override(
+        PRESETS[preset],
+        [_long_flag(argument) for argument in overrides],
         prog=f"hdqnn train {preset}",
         description=f"{DESCRIPTIONS[preset]}. Short: --agents K, --depth L, --shots S. Every field can be overridden:",
     )

@@ -68,11 +68,11 @@ class QuantumTrainRunConfig:
     total_rounds: int | None = None
     """Also end after so many rounds; None for no such end. A policy that has collapsed makes very short ones."""
     stop_return: float | None = None
-    """Stop once two test rounds in a row reach this mean return."""
+    """Stop once two test rounds in a row reach this mean return; a preset's holds for its own env_id alone."""
     seed: int = 1
     """Every other seed derives from it."""
     run_dir: Path | None = None
-    """Where the run is kept; default: runs/<preset>-<time>. It must not exist yet."""
+    """Where the run is kept; default: runs/<preset>-<time>-s<seed>. It must not exist yet."""
     synchronous: bool = False
     """One process, bit-reproducible, without Ray."""
     prometheus_port: int | None = None

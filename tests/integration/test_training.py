@@ -133,3 +133,38 @@ def test_nan_in_the_middle_of_a_run_ends_it_with_one_message(tmp_path):
     assert "expected finite" in finished.err
     assert finished.err.count("\n") == 1
     assert "Traceback" not in finished.out + finished.err
+
+
+OWN_TASK = """
+import gymnasium
+import numpy as np
+
+
+class Hold(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.position, {}
+
+    def step(self, action):
+        self.position = np.clip(self.position + 0.1 * action[0], -1, 1).astype(np.float32)
+        return self.position, 1 - float(np.abs(self.position).mean()), False, False, {}
+
+
+gymnasium.register("Hold-v0", Hold, max_episode_steps=20)
+"""
+
+
+@pytest.mark.parametrize("how", [["--synchronous"], []], ids=["one process", "ray"])
+def test_a_task_of_ones_own_lies_where_the_command_is_called(tmp_path, how):
+    (tmp_path / "my_tasks.py").write_text(OWN_TASK)
+    own = ["--env-id", "my_tasks:Hold-v0", "--total-steps", "300", "--td3.learning-starts", "100", *TINY, *how]
+    finished = hdqnn("train", "pendulum", "--run-dir", "run", *own, directory=tmp_path)
+    assert (finished.code, finished.err) == (0, ""), finished
+    assert "training my_tasks:Hold-v0 for 300 steps" in finished.out
+    assert list(read_rows(RunDirectory(tmp_path / "run").metrics))[-1]["env_step"] >= 300
+    tested = hdqnn("evaluate", "run", "--episodes", "2", directory=tmp_path)
+    assert tested.code == 0, tested
