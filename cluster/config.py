@@ -7,7 +7,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,11 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
 
+    @property
+    def has_schedules(self) -> bool:
+        """Whether something changes with the share of the run that is over: a longer run is then another one."""
+        return self.td3.final_learning_rate_share < 1 or self.critic.final_asymmetry is not None
+
     def __post_init__(self) -> None:
         """Check ranges across fields."""
         for name, value in _numbers(self):
@@ -139,7 +144,14 @@ def _without_tuples(value: Any) -> Any:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_yaml(to_dict(config), path)
+
+
+def write_yaml(plain: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration's plain form; a reader sees the whole file or what was there before."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(yaml.safe_dump(dict(plain), sort_keys=False))
+    temporary.replace(path)
 
 
 def read_config(path: Path) -> RunConfig:

@@ -1,4 +1,4 @@
-"""A preset with the fields that the command line changes; both kinds of run take theirs from here."""
+"""What the command line changes of a preset or of a run that exists; the same for both kinds of run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import TypeVar
 import tyro
 
 from cluster.config import RunConfig
+from cluster.errors import ConfigError
 from cluster.quantum_train.config import QuantumTrainRunConfig
 
 Config = TypeVar("Config", RunConfig, QuantumTrainRunConfig)
@@ -37,3 +38,17 @@ def override(preset: Config, arguments: Sequence[str], *, prog: str, description
     if config.env_id == preset.env_id:
         return config
     return parse(dataclasses.replace(preset, stop_return=None))
+
+
+def with_total_steps(config: Config, total_steps: int | None) -> Config:
+    """The configuration of a run that is to have another length; None leaves it.
+
+    Raises:
+        ConfigError: if the length is not positive.
+    """
+    if total_steps is None:
+        return config
+    try:
+        return dataclasses.replace(config, total_steps=total_steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

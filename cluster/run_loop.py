@@ -1,13 +1,12 @@
 """Runs one training from its directory to its last line: signals, loop, picture, where everything is."""
 
-import dataclasses
 import sys
 import time
 from collections.abc import Mapping
 
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
-from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
+from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED
 from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.run_directory import RunDirectory
@@ -88,17 +87,3 @@ def _where_the_time_went(values: Mapping[str, float]) -> str:
         if name in values
     ]
     return f"time:         {', '.join(parts) or 'the run was too short to measure'}"
-
-
-def with_total_steps(config: RunConfig, total_steps: int | None) -> RunConfig:
-    """The configuration with another length, for resuming a run that is to go on longer.
-
-    Raises:
-        ConfigError: if the length is not positive.
-    """
-    if total_steps is None:
-        return config
-    try:
-        return dataclasses.replace(config, total_steps=total_steps)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

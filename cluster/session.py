@@ -177,6 +177,7 @@ class Session:
         state = {
             "learner": scalars,
             "env_step": self.env_step,
+            "total_steps": self.config.total_steps,
             "sampled": self.counts.sampled,
             "published": {"version": self.version, "env_step": newest.env_step, "update_step": newest.update_step},
             "sampling_rng": self._rng.bit_generator.state,
@@ -203,7 +204,9 @@ class Session:
         self._rng.bit_generator.state = state["sampling_rng"]
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
         self._tested_update = int(state["tested_update"])
-        self.test_returns = [float(value) for value in state["test_returns"]]
+        # Whoever makes a run longer does not want it to end at once: its goal counts anew.
+        is_longer = state["total_steps"] != self.config.total_steps
+        self.test_returns = [] if is_longer else [float(value) for value in state["test_returns"]]
         self._episodes.extend(EpisodeRecord(*saved) for saved in state["episodes"])
         self._new_episodes = [EpisodeRecord(*saved) for saved in state["new_episodes"]]
         self._saver.start(int(state["env_step"]))

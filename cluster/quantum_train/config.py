@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from cluster.config import CheckpointConfig, build
+from cluster.config import CheckpointConfig, build, write_yaml
 from cluster.errors import ConfigError
 from learner.quantum_train.config import GeneratorConfig, GradientConfig, LearningConfig, Parametrisation
 
@@ -116,7 +116,7 @@ def write_config(config: QuantumTrainRunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML."""
     plain: dict[str, Any] = dataclasses.asdict(config)
     plain["run_dir"] = None if config.run_dir is None else str(config.run_dir)
-    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    write_yaml(plain, path)
 
 
 def read_config(path: Path) -> QuantumTrainRunConfig:

@@ -185,6 +185,20 @@ def test_a_goal_counts_when_two_rounds_in_a_row_reach_it(tmp_path, returns, expe
     assert run.session.is_done is expected
 
 
+def test_a_run_that_is_made_longer_must_reach_its_goal_anew(tmp_path):
+    config = dataclasses.replace(CONFIG, stop_return=-5.0)
+    run = Run(tmp_path / "run", config)
+    run.tests.returns = (-4.0, -4.0)
+    for _ in range(2):
+        run.advance(100)
+    run.session.save()
+    checkpoint = load_newest(run.directory.checkpoints)
+    assert Run(tmp_path / "run", config, checkpoint=checkpoint, inserted=200).session.is_done
+    longer = dataclasses.replace(config, total_steps=config.total_steps + 100)
+    resumed = Run(tmp_path / "run", longer, checkpoint=checkpoint, inserted=200)
+    assert not resumed.session.is_done
+
+
 def test_the_end_is_after_the_last_step(run):
     run.advance(990)
     assert not run.session.is_done
