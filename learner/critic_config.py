@@ -1,7 +1,8 @@
 """Settings of the critics beyond the paper's: architecture, normalisation, value head, ensemble.
 
-The defaults are the paper's twin segmented critics (arXiv:2503.09119, Table 2, footnote 9). Thesis = the
-thesis on stable continuous control, Chapters 2 and 3.
+The defaults are the paper's twin segmented critics (arXiv:2503.09119, Table 2, footnote 9). "Thesis", here and in the
+other files of this package: D. Y.-T. Hui, Stabilizing Q-Learning for Continuous Control, MSc thesis, Université de
+Montréal, 2022.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Critics beyond the paper's segmented one: plain or residual, normalised or not, any number of them.
 
 Axis legend: B batch, O observation, A action, E critics, K outputs of a head (1 or the number of bins).
-Sources: thesis on stable continuous control, Chapters 2 and 3 (LayerNorm, GroupNorm, residual blocks);
+Sources: thesis (learner/critic_config.py), Chapters 2 and 3 (LayerNorm, GroupNorm, residual blocks);
 CrossQ (arXiv:1902.05605) for BatchNorm over both batches; FlashSAC's block for BatchNorm inside residuals.
 """
 

@@ -1,6 +1,7 @@
 """Real runs through Ray and Valkey: what they leave behind, how much they learned, and on which backend they acted."""
 
 import json
+import re
 import time
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from benchmarks.faults.processes import descendants, process_title
 from cluster.run_directory import RunDirectory, read_rows
-from tests.commands import TINY, Command, hdqnn, replay_servers
+from tests.commands import ROOT, TINY, Command, hdqnn, replay_servers
 from tests.environments import PREFIX
 from tests.integration.stored_segments import assert_every_transition_is_there_once, read_replay
 
@@ -135,27 +136,7 @@ def test_nan_in_the_middle_of_a_run_ends_it_with_one_message(tmp_path):
     assert "Traceback" not in finished.out + finished.err
 
 
-OWN_TASK = """
-import gymnasium
-import numpy as np
-
-
-class Hold(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.position = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.position, {}
-
-    def step(self, action):
-        self.position = np.clip(self.position + 0.1 * action[0], -1, 1).astype(np.float32)
-        return self.position, 1 - float(np.abs(self.position).mean()), False, False, {}
-
-
-gymnasium.register("Hold-v0", Hold, max_episode_steps=20)
-"""
+OWN_TASK = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)[0]
 
 
 @pytest.mark.parametrize("how", [["--synchronous"], []], ids=["one process", "ray"])
