@@ -81,6 +81,7 @@ class Session:
         self._started_s = self._last_log_s = clock()
         self._last_log = (0, 0)
         self._tested_update, self._num_tests_under_way = -1, 0
+        self._has_reached_goal = False
 
     @property
     def env_step(self) -> int:
@@ -90,9 +91,7 @@ class Session:
     @property
     def is_done(self) -> bool:
         """Whether enough steps were made, or the return asked for was reached twice in a row."""
-        goal = self.config.stop_return
-        reached = goal is not None and len(self.test_returns) >= 2 and min(self.test_returns[-2:]) >= goal
-        return reached or self.env_step >= self.config.total_steps
+        return self._has_reached_goal or self.env_step >= self.config.total_steps
 
     def start(self, checkpoint: Checkpoint | None, *, version_floor: int = 0) -> None:
         """Publish the first parameters, or those that a checkpoint holds together with all of its state.
@@ -186,6 +185,7 @@ class Session:
             "next_test": self.env_step if self._num_tests_under_way else self._next_test,
             "tested_update": self._tested_update,
             "test_returns": self.test_returns[-2:],
+            "has_reached_goal": self._has_reached_goal,
             "episodes": [astuple(episode) for episode in self._episodes],
             "new_episodes": [astuple(episode) for episode in self._new_episodes],
             **extra_scalars,
@@ -207,6 +207,7 @@ class Session:
         # Whoever makes a run longer does not want it to end at once: its goal counts anew.
         is_longer = state["total_steps"] != self.config.total_steps
         self.test_returns = [] if is_longer else [float(value) for value in state["test_returns"]]
+        self._has_reached_goal = bool(state["has_reached_goal"]) and not is_longer
         self._episodes.extend(EpisodeRecord(*saved) for saved in state["episodes"])
         self._new_episodes = [EpisodeRecord(*saved) for saved in state["new_episodes"]]
         self._saver.start(int(state["env_step"]))
@@ -240,6 +241,10 @@ class Session:
             parameters = test.parameters
             self._num_tests_under_way -= 1
             self.test_returns.append(float(np.mean(test.returns)))
+            # Remembered: the round that a run ends with may be below its goal again.
+            goal = self.config.stop_return
+            is_good = goal is not None and len(self.test_returns) >= 2 and min(self.test_returns[-2:]) >= goal
+            self._has_reached_goal = self._has_reached_goal or is_good
             self._metrics.evaluation(
                 env_step=parameters.env_step,
                 update_step=parameters.update_step,

@@ -77,7 +77,11 @@ def test_the_papers_lines_lead_to_code_and_tests():
             exists = all(part in known for part in word.split(".") if part != "losses")
         wrong += [] if exists else [word]
     assert wrong == []
-    fields = [word for word in cells(table_2) if re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", word) and "/" not in word]
+    fields = [
+        word
+        for word in cells(table_2)
+        if re.fullmatch(r"[a-z_][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", word) and "/" not in word
+    ]
     assert {"critic.hidden_size", "td3.polyak_coefficient"} <= set(fields)
     assert [field for field in fields if not has_field(field)] == []
 
