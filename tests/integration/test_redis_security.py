@@ -24,7 +24,7 @@ pytestmark = pytest.mark.redis
 
 RIGHTS = [
     *("evalsha", "eval", "script|load", "mget", "hincrby", "info", "ping"),
-    *("multi", "exec", "rename"),
+    *("multi", "exec", "rename", "pexpire"),
     *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del", "strlen", "pttl"),
 ]
 """As listed in replay/README.md, and what the scripts call."""
