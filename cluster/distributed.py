@@ -290,8 +290,7 @@ def _replay_server(
 
 
 def _run_id(run: RunDirectory) -> str:
-    """Names the run's keys on a server that several runs may share; fixed when the run is made."""
-    path = run.path / "run_id"
-    if not path.exists():
-        path.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
-    return path.read_text().strip()
+    """What the run is called on its replay servers: the directory's name, told from others of that name."""
+    if not run.run_id.exists():
+        run.run_id.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
+    return run.run_id.read_text().strip()

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from replay.errors import ReplayConfigError, ReplayError
+from replay.redis_dataset import key_of
 from replay.redis_session import RedisSession, Script
 from replay.server_urls import server_urls
 
@@ -44,7 +45,7 @@ class LearnerLease:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._session, self._run_id, self._holder = session, run_id, holder
-        self._key = lease_key(run_id)
+        self._key = key_of(run_id, "learner")
         self._duration_s, self._sleep = duration_s, sleep
         self._script = Script("lease")
         self._lost_to: str | None = None
@@ -104,11 +105,6 @@ class LearnerLease:
             f"only this one: {self._holder}. Is one run directory a copy of the other? Stop that learner, or give this "
             "one a server of its own"
         )
-
-
-def lease_key(run_id: str) -> str:
-    """Where a server keeps the lease of a run; what is there names the learner."""
-    return f"hdqnn:{{{run_id}}}:learner"
 
 
 class HeldLeases:
