@@ -41,7 +41,7 @@ from qpu_service.interfaces import CircuitSampler
 from qpu_service.patience import patience
 from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
-from replay.learner_lease import LearnerLease, hold_lease
+from replay.learner_lease import HeldLeases, hold_lease
 from replay.opening import open_replay
 from replay.redis_replay import RedisReplay
 from replay.server_urls import server_urls
@@ -73,7 +73,7 @@ def train_distributed(
     with (
         ray_runtime() as runtime,
         _replay_server(config, run, runtime) as (url, server),
-        hold_lease(server_urls(url)[0], _run_id(run), run.identity()) as lease,
+        hold_lease(url, _run_id(run), run.identity()) as lease,
     ):
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
@@ -93,7 +93,7 @@ def _train(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
-    watches: Sequence[ServerWatch | LearnerLease],
+    watches: Sequence[ServerWatch | HeldLeases],
 ) -> Session:
     replay = open_replay(
         address.url,
@@ -170,7 +170,7 @@ def _loop(
     crew: Crew,
     qpu: QPUCrew | None,
     replay: RedisReplay | ShardedReplay,
-    watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases],
     should_stop: Callable[[], bool],
 ) -> None:
     timings, pause = _Timings(), IdlePause()
@@ -290,8 +290,7 @@ def _replay_server(
 
 
 def _run_id(run: RunDirectory) -> str:
-    """Names the run's keys on a server that several runs may share; fixed when the run is made."""
-    path = run.path / "run_id"
-    if not path.exists():
-        path.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
-    return path.read_text().strip()
+    """What the run is called on its replay servers: the directory's name, told from others of that name."""
+    if not run.run_id.exists():
+        run.run_id.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
+    return run.run_id.read_text().strip()

@@ -1,5 +1,6 @@
 """Runs one training from its directory to its last line: signals, loop, picture, where everything is."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -62,6 +63,8 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
     progress.say(f"rows:         {run.metrics}, {run.evaluations}")
     progress.say(f"TensorBoard:  tensorboard --logdir {run.tensorboard}")
     progress.say(f"checkpoints:  {run.checkpoints}")
+    if os.environ.get("REDIS_URL") and not session.config.synchronous:
+        progress.say(f"replay:       on the server in REDIS_URL, until hdqnn replay drop {run.path}")
     if session.is_done:
         progress.say(f"test it:      hdqnn evaluate {run.path}")
     else:

@@ -13,6 +13,8 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
     captured = capsys.readouterr()
     for word in ("train", "resume", "evaluate", "report", "bench", "doctor", "exit codes: 0 done, 1", "130 stopped"):
         assert word in captured.out
+    for word in ("replay", "hdqnn replay list | drop RUN"):
+        assert word in captured.out
     assert captured.err == ""
 
 
@@ -31,8 +33,10 @@ def test_an_unknown_command_names_the_known_ones(capsys):
 
 def test_nobody_waits_for_torch_or_numba_to_read_help_or_to_be_told_of_a_mistake(tmp_path):
     code = f"""if True:
-        import sys
+        import os, sys
         from cluster.__main__ import run
+        os.environ.pop("REDIS_URL", None)
+        assert run(["replay", "list"]) == 2
         assert run(["train", "--help"]) == 0
         assert run(["train", "humanoids"]) == 2
         assert run(["train", "smoke", "--env-id", "CartPole-v1"]) == 2
