@@ -46,9 +46,8 @@ class Runtime(Protocol):
         """The device's name at the service."""
         ...
 
-    @property
-    def target(self) -> Any:
-        """Qiskit's Target of the device."""
+    def target_of(self, device_name: str) -> Any:
+        """Qiskit's Target of this device, or of another one of the service."""
         ...
 
     @property

@@ -88,10 +88,10 @@ class RemoteRuntime:
         """The device's name."""
         return str(self._device.name)
 
-    @property
-    def target(self) -> Any:
-        """Target of the device as the service reports it now."""
-        return self._device.target
+    def target_of(self, device_name: str) -> Any:
+        """Target of a device as the service reports it now."""
+        device = self._device if device_name == self.device_name else self._find_device(device_name)
+        return device.target
 
     @property
     def repetition_delay_s(self) -> float:
@@ -178,10 +178,9 @@ class RemoteRuntime:
             logger.warning("session %s could not be closed (%s); it ends when it idles", mode.session_id, error)
 
     def _choose_device(self) -> Any:
+        if self._config.device is not None:
+            return self._find_device(self._config.device)
         fractional = self._config.use_fractional_gates
-        name = self._config.device
-        if name is not None:
-            return self._ask(lambda: self._service.backend(name, use_fractional_gates=fractional), "find the device")
         unavailable = self._unavailable
         filters = {"filters": lambda device: device.name not in unavailable} if unavailable else {}
         return self._ask(
@@ -190,6 +189,10 @@ class RemoteRuntime:
             ),
             "find the least busy device",
         )
+
+    def _find_device(self, name: str) -> Any:
+        fractional = self._config.use_fractional_gates
+        return self._ask(lambda: self._service.backend(name, use_fractional_gates=fractional), "find the device")
 
     def _open(self, max_time_s: int | None) -> Any:
         if self._mode is None and self._resume_session is not None:
