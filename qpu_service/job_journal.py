@@ -78,6 +78,8 @@ class JobJournal:
         self._jobs: dict[str, JobEntry] = {}
         self._by_digest: dict[str, dict[str, tuple[str, int]]] = {}
         """Tag and place by digest and device."""
+        self._ended: dict[str, None] = {}
+        """Tags in the order in which their jobs ended."""
         self._submissions = SubmissionLocks(directory / "submitting")
         self._file = self._path.open("ab", buffering=0)
         self.run_id = ""
@@ -219,11 +221,14 @@ class JobJournal:
                 self._by_digest.setdefault(digest, {})[record["device"]] = (record["tag"], row)
         elif event == "submitted":
             self._update(record["tag"], state=event, job_id=record["job_id"], session_id=record["session_id"])
+            self._ended.pop(record["tag"], None)
         elif event == "done":
             self._update(record["tag"], state=event, usage_s=record["usage_s"])
+            self._ended.setdefault(record["tag"])
         elif event == "failed":
             self._update(record["tag"], state=event)
             self._release(record["tag"])
+            self._ended.setdefault(record["tag"])
 
     def _update(self, tag: str, **changes: Any) -> None:
         self._jobs[tag] = replace(self._jobs[tag], **changes)
@@ -238,10 +243,9 @@ class JobJournal:
                     del self._by_digest[digest]
 
     def _forget(self) -> None:
-        ended = [tag for tag, job in self._jobs.items() if job.state in ("done", "failed")]
-        for tag in ended[: max(0, len(ended) - _REMEMBERED)]:
+        for tag in list(self._ended)[: max(0, len(self._ended) - _REMEMBERED)]:
             self._release(tag)
-            del self._jobs[tag]
+            del self._jobs[tag], self._ended[tag]
 
 
 def circuit_digests(circuits: CircuitBatch) -> list[str]:

@@ -196,6 +196,17 @@ def test_old_jobs_are_forgotten_and_open_ones_are_not(tmp_path: Path, monkeypatc
     assert len(journal.jobs) == 4
 
 
+def test_a_job_that_ends_long_after_younger_ones_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_journal, "_REMEMBERED", 2)
+    journal = JobJournal(tmp_path)
+    slow = journal.intend(["slow"], "ibm_test").tag
+    for n in range(3):
+        journal.done(journal.intend([f"d{n}"], "ibm_test").tag, 1.0)
+    assert journal.done(slow, 2.0).usage_s == 2.0
+    assert [hit is not None for name in ("slow", "d1", "d2") for hit in [journal.find(name)]] == [True, False, True]
+    assert journal.jobs[0].tag == slow
+
+
 def test_digests_tell_circuits_apart_by_everything_that_matters() -> None:
     circuits = random_circuits(4, 3, 2, shots=5)
     base = circuit_digests(circuits)
