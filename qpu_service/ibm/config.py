@@ -36,9 +36,9 @@ class IBMConfig:
     deadline_s: float = 3_600.0
     """Longest wall-clock time of one request, queue included; then its job is cancelled."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
-    """What may be spent over all starts with the same journal."""
+    """What may be spent on real devices over all starts with the same journal."""
     journal_dir: Path | None = None
-    """Where journal and budget are kept."""
+    """Where journal and budget of real devices are kept."""
     repetition_delay_s: float | None = None
     """Pause between executions; None is the device's default."""
 
