@@ -136,7 +136,7 @@ class JobRunner:
             job = self._ask(lambda: self._runtime.job(job_id), deadline_s)
             if job is None:
                 self._journal.failed(entry.tag, "the service does not know it any more")
-                self._budget.settle(entry.tag, None if self._runtime.is_billed else 0.0)
+                self._charges.settle(entry, None)
                 return None
         logger.info("re-attached to job %s instead of sending it again", job.job_id)
         return SentJob(entry, job)

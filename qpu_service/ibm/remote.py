@@ -149,10 +149,20 @@ class RemoteRuntime:
 
     def session_usage_s(self, session_id: str | None) -> float | None:
         """Wall-clock seconds of a session; batches are charged job by job."""
-        if self._config.mode != "session" or self._mode is None or session_id != self._mode.session_id:
+        if session_id is None:
             return None
-        usage = self._ask(self._mode.usage, "ask for a session's usage")
-        return None if usage is None else float(usage)
+        mode = self._mode
+        if mode is None or mode.session_id != session_id:
+            try:
+                mode = self._mode_of("session", session_id)
+            except (ValueError, LookupError):
+                return None  # a batch, or nothing that the service remembers
+        elif self._config.mode != "session":
+            return None
+        usage = self._ask(mode.usage, "ask for a session's usage")
+        if usage is None:
+            raise LookupError(f"the service does not say yet what session {session_id} has cost")
+        return float(usage)
 
     def reopen(self) -> None:
         """Open a new session for the next job."""
@@ -204,18 +214,20 @@ class RemoteRuntime:
 
     def _resume(self, session_id: str) -> Any | None:
         """The session of an earlier start, so that it is not paid for twice; None if it takes no jobs any more."""
-        kind = self._modes[self._config.mode]
-        fractional = self._config.use_fractional_gates
         try:
-            mode = self._ask(
-                lambda: kind.from_id(session_id, service=self._service, use_fractional_gates=fractional),
-                "resume a session",
-            )
+            mode = self._mode_of(self._config.mode, session_id)
             details = self._ask(mode.details, "ask about a session") or {}
         except (ValueError, LookupError):
             return None
         same_device = details.get("backend_name") == self.device_name
         return mode if details.get("accepting_jobs") and same_device else None
+
+    def _mode_of(self, kind: str, session_id: str) -> Any:
+        """A session or batch by its id; ValueError or LookupError if it is none of this kind."""
+        make, fractional = self._modes[kind].from_id, self._config.use_fractional_gates
+        return self._ask(
+            lambda: make(session_id, service=self._service, use_fractional_gates=fractional), "find a session"
+        )
 
     def _ask(self, call: Callable[[], _T], what: str) -> _T:
         return bounded(call, self._read_timeout_s, what)
