@@ -51,8 +51,7 @@ class LocalRuntime:
         """The device's name."""
         return self._name
 
-    @property
-    def target(self) -> Any:
+    def target_of(self, device_name: str) -> Any:  # noqa: ARG002 - there is one device
         """Target of the whole device."""
         return self._device.target
 
