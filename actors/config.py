@@ -39,7 +39,7 @@ class EvaluationConfig:
     """Test rounds: the real circuit, no exploration noise, seeds apart from training's."""
 
     period_steps: int = 2_000
-    """Environment steps between rounds."""
+    """Environment steps between rounds; over processes, rounds that cannot keep up with this are left out."""
     num_episodes: int = 10
     """Episodes in a round. Source: arXiv:2503.09119, Fig. 4."""
 

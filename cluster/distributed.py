@@ -30,10 +30,11 @@ from cluster.qpu_crew import QPUCrew
 from cluster.ray_runtime import RayRuntime, ray_runtime
 from cluster.ray_services import RayParameterSource, RayQPUClient, publish_parameters, start_board
 from cluster.remote_tests import TEST_WORKER_THREADS, RemoteTests, TestWorker
-from cluster.rollout_worker import ActorReport, ReplayAddress, RolloutWorker
+from cluster.rollout_worker import ReplayAddress, RolloutWorker
 from cluster.run_directory import RunDirectory
 from cluster.server_watch import ServerWatch
 from cluster.session import Session
+from cluster.timings import Timings
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.errors import BudgetExceededError
@@ -142,16 +143,9 @@ def _train(
             # From here on a run can be resumed, whenever it dies.
             session.save()
         _loop(session, crew, qpu, replay, (node, *watches), should_stop)
-        if not session.is_done:
+        if not session.is_finished:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
             session.save()
-            return session
-        for report in crew.stop():
-            session.add_experience(report.episodes, report.returns)
-        session.tick()
-        while session.learn(_UPDATES_PER_TICK):
-            session.tick()
-        session.finish()
     except (BudgetExceededError, RunFailedError) as error:
         session.save()
         raise RunFailedError(f"{error}. Everything is saved; then: hdqnn resume {run.path}") from error
@@ -173,11 +167,14 @@ def _loop(
     watches: Sequence[NodeWatch | ServerWatch | HeldLeases],
     should_stop: Callable[[], bool],
 ) -> None:
-    timings, pause = _Timings(), IdlePause()
-    while not session.is_done and not should_stop():
+    """Until nothing is left to do; once there are steps enough, that is the last updates and the last test round."""
+    timings, pause = Timings(), IdlePause()
+    is_ending = False
+    while not session.is_finished and not should_stop():
         for watch in watches:
             watch.poll()
-        reports = crew.poll()
+        was_ending, is_ending = is_ending, session.is_done
+        reports = crew.stop() if is_ending else crew.poll()
         for report in reports:
             session.add_experience(report.episodes, report.returns)
         timings.add(reports)
@@ -190,48 +187,20 @@ def _loop(
         session.tick(
             qpu_ms=qpu_row.get("qpu/request_p50_ms"),
             qpu_note=qpu.note if qpu is not None else "",
-            waiting=timings.waiting,
+            waiting=_left(session) if is_ending else timings.waiting,
             values={**timings.row(crew.num_restarts), **replay.row(), **qpu_row},
             longest_gap_s=_LONGEST_GAP_S,
         )
+        # The turn before this one has counted what the actors inserted last: no update is due any more.
+        if was_ending and not made:
+            session.finish()
         pause.after(made)
 
 
-class _Timings:
-    """Where the time goes: shares of the actors' and of the learner's time."""
-
-    def __init__(self) -> None:
-        self._busy_s = self._blocked_s = 0.0
-        self._learn_s = 0.0
-        self._started_s = time.monotonic()
-        self._is_idle = False
-
-    @property
-    def waiting(self) -> str:
-        """Who waits for whom."""
-        if self._is_idle:
-            return "learner waits for actors"
-        return "actors wait for the learner" if self._blocked_s > self._busy_s else ""
-
-    def add(self, reports: Sequence[ActorReport]) -> None:
-        """Reports of actors."""
-        for report in reports:
-            self._busy_s = 0.9 * self._busy_s + 0.1 * report.busy_s
-            self._blocked_s = 0.9 * self._blocked_s + 0.1 * report.blocked_s
-
-    def learned(self, seconds: float, *, is_idle: bool) -> None:
-        """Time spent in updates."""
-        self._learn_s += seconds
-        self._is_idle = is_idle
-
-    def row(self, num_restarts: int) -> dict[str, float]:
-        """Values for a row of metrics."""
-        total = self._busy_s + self._blocked_s
-        return {
-            "time/learner_busy_share": self._learn_s / max(time.monotonic() - self._started_s, 1e-9),
-            "time/actor_busy_share": self._busy_s / total if total else 0.0,
-            "time/actor_restarts": float(num_restarts),
-        }
+def _left(session: Session) -> str:
+    """What an ending run still has to do, in words."""
+    num_rounds = session.rounds.num_under_way
+    return f"ending: {num_rounds} test round(s) to come" if num_rounds else "ending: last updates"
 
 
 def _actor_starter(

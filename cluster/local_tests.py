@@ -1,6 +1,6 @@
 """Test rounds in this process, finished as soon as they are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.evaluator import evaluate
 from cluster.build import make_policy
@@ -42,11 +42,12 @@ class LocalTests:
         self._config, self._spec, self._sampler = config, spec, sampler
         self._finished: list[TestRound] = []
 
-    def request(self, parameters: VersionedParameters) -> None:
-        """Run the round now."""
+    def request(self, parameters: VersionedParameters) -> Sequence[VersionedParameters]:
+        """Run the round now; none is ever left out."""
         self._finished.append(run_test_round(self._config, self._spec, self._sampler, parameters))
+        return []
 
-    def collect(self, *, wait: bool = False) -> list[TestRound]:  # noqa: ARG002 - nothing is ever pending
+    def collect(self) -> list[TestRound]:
         """Rounds since the last call."""
         finished, self._finished = self._finished, []
         return finished

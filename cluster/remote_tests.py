@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -25,7 +25,8 @@ _MAX_FAILURES = 5
 """Failures in a row, without one round between them, after which the run ends with the cause."""
 _BACKOFF_S = 0.5
 _LOOK_PERIOD_S = 5.0
-_WAIT_S = 0.02
+_LONGEST_QUEUE_S = 600.0
+"""Rounds wait for about this much testing at most: a run's end waits for them, and a slow device is paid for them."""
 _LOOKING = "looking"
 """Threads for calls about the worker; its rounds keep to one of their own and come one after another."""
 TEST_WORKER_THREADS = {_LOOKING: 1}
@@ -77,11 +78,13 @@ class TestWorker:
 class RemoteTests:
     """TestRunner over a TestWorker actor; a round that fails, hangs, or whose worker dies, is run again.
 
+    One round is under way at a time. Every round is run where tests keep up with training; where they don't, the oldest
+    of those that wait are left out, never the newest.
+
     Args:
         start: makes the actor and returns its handle.
         deadline_s: a step that lasts longer means a wedged environment or backend.
         clock: monotonic seconds.
-        sleep: waits while ``collect`` waits.
     """
 
     def __init__(
@@ -90,22 +93,33 @@ class RemoteTests:
         *,
         deadline_s: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._start, self._deadline_s, self._clock, self._sleep = start, deadline_s, clock, sleep
+        self._start, self._deadline_s, self._clock = start, deadline_s, clock
         self._handle: Any = None
         self._failures = 0
         self._start_at_s = 0.0
-        self._under_way: list[tuple[VersionedParameters, Any]] = []
+        self._rounds: list[VersionedParameters] = []
+        """The one under way, then those that wait."""
+        self._call: Any = None
+        """Of the round under way; None until a worker has it."""
+        self._begun_s = self._last_round_s = 0.0
         self._question: tuple[Any, float] | None = None
         self._next_look_s = 0.0
 
-    def request(self, parameters: VersionedParameters) -> None:
-        """Queue a round."""
-        self._under_way.append((parameters, None))
+    def request(self, parameters: VersionedParameters) -> Sequence[VersionedParameters]:
+        """See TestRunner."""
+        if not self._rounds:
+            self._begun_s = self._clock()
+        self._rounds.append(parameters)
         self._start_when_due()
+        # A round under way takes as long as it has taken already, if that is more than the last one took.
+        round_s = max(self._last_round_s, self._clock() - self._begun_s, 1e-9)
+        num_kept = max(1, int(_LONGEST_QUEUE_S / round_s))
+        left_out = self._rounds[1:-num_kept]
+        del self._rounds[1:-num_kept]
+        return left_out
 
-    def collect(self, *, wait: bool = False) -> list[TestRound]:
+    def collect(self) -> list[TestRound]:
         """Finished rounds, in the order in which they were asked for.
 
         Raises:
@@ -114,17 +128,13 @@ class RemoteTests:
             RunFailedError: if the worker dies or hangs, or its rounds fail, again and again.
         """
         rounds = []
-        while self._under_way:
+        while self._rounds:
             self._start_when_due()
             self._look_for_a_wedge()
-            call = self._under_way[0][1]
-            if call is None or not ray.wait([call], timeout=0)[0]:
-                if not wait:
-                    break
-                self._sleep(_WAIT_S)
-                continue
+            if self._call is None or not ray.wait([self._call], timeout=0)[0]:
+                break
             try:
-                rounds.append(ray.get(call))
+                rounds.append(ray.get(self._call))
             except RayActorError as error:
                 self._start_again(error)
                 continue
@@ -133,8 +143,10 @@ class RemoteTests:
                     raise error.cause from error
                 self._start_again(error.cause)
                 continue
-            self._under_way.pop(0)
-            self._failures = 0
+            now_s = self._clock()
+            self._last_round_s, self._begun_s = now_s - self._begun_s, now_s
+            self._rounds.pop(0)
+            self._call, self._failures = None, 0
         return rounds
 
     def stop(self) -> None:
@@ -143,13 +155,14 @@ class RemoteTests:
             ray.kill(self._handle)
 
     def _start_when_due(self) -> None:
-        """Start the worker if there is none, and hand it every round that it does not have."""
+        """Start the worker if there is none, and hand it the next round if it has none."""
         if self._handle is None:
             if self._clock() < self._start_at_s:
                 return
             self._handle = self._start()
             self._question, self._next_look_s = None, self._clock() + _LOOK_PERIOD_S
-        self._under_way = [(p, self._handle.run.remote(p) if call is None else call) for p, call in self._under_way]
+        if self._rounds and self._call is None:
+            self._call = self._handle.run.remote(self._rounds[0])
 
     def _look_for_a_wedge(self) -> None:
         now_s = self._clock()
@@ -179,10 +192,9 @@ class RemoteTests:
                 "Mend the cause and go on with `hdqnn resume`"
             ) from (cause if isinstance(cause, BaseException) else None)
         reason = str(cause).strip().split("\n")[-1]
-        _log.warning("the evaluator failed (%s); running %d round(s) again", reason, len(self._under_way))
+        _log.warning("the evaluator failed (%s); running its round again", reason)
         ray.kill(self._handle)
-        self._handle = None
-        self._under_way = [(parameters, None) for parameters, _ in self._under_way]
+        self._handle = self._call = None
         if self._failures > 1:
             self._start_at_s = self._clock() + _BACKOFF_S * 2 ** (self._failures - 2)
         self._start_when_due()

@@ -18,10 +18,10 @@ class TestRound:
 class TestRunner(Protocol):
     """Runs test rounds, at once or elsewhere."""
 
-    def request(self, parameters: VersionedParameters) -> None:
-        """Ask for a round with these parameters."""
+    def request(self, parameters: VersionedParameters) -> Sequence[VersionedParameters]:
+        """Ask for a round with these parameters; returns those of waiting rounds that are left out from now on."""
         ...
 
-    def collect(self, *, wait: bool = False) -> list[TestRound]:
-        """Rounds finished since the last call; with ``wait``, all that were asked for."""
+    def collect(self) -> list[TestRound]:
+        """Rounds finished since the last call."""
         ...

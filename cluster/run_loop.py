@@ -35,7 +35,7 @@ def run_training(config: RunConfig, run: RunDirectory, checkpoint: Checkpoint | 
         stop.restore()
     draw_curve(run, f"{config.env_id}, {config.block}, seed {config.seed}")
     _last_lines(session, run, progress, time.monotonic() - started_s)
-    return EXIT_DONE if session.is_done else EXIT_INTERRUPTED
+    return EXIT_DONE if session.is_finished else EXIT_INTERRUPTED
 
 
 def _headline(config: RunConfig, run: RunDirectory) -> str:
@@ -50,14 +50,14 @@ def _headline(config: RunConfig, run: RunDirectory) -> str:
 
 
 def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed_s: float) -> None:
-    verb = "done" if session.is_done else "stopped and saved"
+    verb = "done" if session.is_finished else "stopped and saved"
     progress.say(
         f"{verb} after {session.env_step:,} steps and {session.learner.update_step:,} updates "
         f"in {format_duration(elapsed_s)}"
     )
     progress.say(_where_the_time_went(session.newest_values))
-    if session.test_returns:
-        progress.say(f"last test round: mean return {session.test_returns[-1]:.1f}")
+    if session.rounds.returns:
+        progress.say(f"last test round: mean return {session.rounds.returns[-1]:.1f}")
     if run.curve.exists():
         progress.say(f"curve:        {run.curve}")
     progress.say(f"rows:         {run.metrics}, {run.evaluations}")
@@ -65,7 +65,7 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
     progress.say(f"checkpoints:  {run.checkpoints}")
     if os.environ.get("REDIS_URL") and not session.config.synchronous:
         progress.say(f"replay:       on the server in REDIS_URL, until hdqnn replay drop {run.path}")
-    if session.is_done:
+    if session.is_finished:
         progress.say(f"test it:      hdqnn evaluate {run.path}")
     else:
         progress.say(f"go on with:   hdqnn resume {run.path}")

@@ -19,7 +19,8 @@ from cluster.checkpoint_saver import CheckpointSaver
 from cluster.config import RunConfig
 from cluster.metrics import MetricsWriter
 from cluster.progress import Progress, Status
-from cluster.rounds import TestRound, TestRunner
+from cluster.round_log import RoundLog
+from cluster.rounds import TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
 from cluster.updates import Updates
@@ -67,9 +68,10 @@ class Session:
         self.config, self.run, self.learner, self.source = config, run, learner, source
         self.counts = ReplayCounts()
         self.newest: VersionedParameters | None = None
-        self.test_returns: list[float] = []
+        self.rounds = RoundLog(tests, config.stop_return, metrics, progress)
+        self.is_finished = False
         self.newest_values: dict[str, float] = {}
-        self._publish, self._tests, self._metrics, self._progress = publish, tests, metrics, progress
+        self._publish, self._metrics, self._progress = publish, metrics, progress
         self._extra_state, self._clock = extra_state, clock
         self._rng = derive_rng(config.seed, Stream.REPLAY_SAMPLING)
         self._updates = Updates(config, learner, source, self._rng)
@@ -80,8 +82,6 @@ class Session:
         self._saver = CheckpointSaver(run.checkpoints, config.checkpoint, clock)
         self._started_s = self._last_log_s = clock()
         self._last_log = (0, 0)
-        self._tested_update, self._num_tests_under_way = -1, 0
-        self._has_reached_goal = False
 
     @property
     def env_step(self) -> int:
@@ -90,8 +90,8 @@ class Session:
 
     @property
     def is_done(self) -> bool:
-        """Whether enough steps were made, or the return asked for was reached twice in a row."""
-        return self._has_reached_goal or self.env_step >= self.config.total_steps
+        """Whether enough steps were made, or the return asked for was reached twice in a row; ``finish`` is left."""
+        return self.rounds.is_goal_reached or self.env_step >= self.config.total_steps
 
     def start(self, checkpoint: Checkpoint | None, *, version_floor: int = 0) -> None:
         """Publish the first parameters, or those that a checkpoint holds together with all of its state.
@@ -138,8 +138,9 @@ class Session:
         self.counts = self.source.refresh()
         if self.env_step >= self._next_test:
             self._next_test = _next_multiple(self.env_step, self.config.evaluation.period_steps)
-            self._request_test()
-        self._take_tests(self._tests.collect())
+            if not self.is_done:  # else the last round is this one, after the last updates
+                self.rounds.request(self._announce())
+        self.rounds.collect()
         if self.env_step >= self._next_log or self._clock() - self._last_log_s >= longest_gap_s:
             self._next_log = _next_multiple(self.env_step, self.config.log_period_steps)
             self._write_row(values or {})
@@ -151,21 +152,28 @@ class Session:
                 total_steps=self.config.total_steps,
                 update_step=self.learner.update_step,
                 training_return=_mean([episode.episode_return for episode in list(self._episodes)[-10:]]),
-                evaluation_return=self.test_returns[-1] if self.test_returns else None,
+                evaluation_return=self.rounds.returns[-1] if self.rounds.returns else None,
                 qpu_ms=qpu_ms,
                 qpu_note=qpu_note,
                 waiting=" | ".join(filter(None, (waiting, self._saver.note))),
             )
         )
 
-    def finish(self) -> None:
-        """Last test round unless one was just made, last row, last checkpoint."""
-        if self._tested_update != self.learner.update_step:
-            self._request_test()
-        self._take_tests(self._tests.collect(wait=True))
-        if self._last_log != (self.env_step, self.learner.update_step):
-            self._write_row({})
-        self.save()
+    def finish(self) -> bool:
+        """Last test round unless one was just made; once none is under way, last row and last checkpoint.
+
+        Returns:
+            Whether all of it is made; until then, tick and ask again.
+        """
+        if not self.rounds.has_tested(self.learner.update_step):
+            self.rounds.request(self._announce())
+        self.rounds.collect()
+        if self.rounds.num_under_way == 0:
+            if self._last_log != (self.env_step, self.learner.update_step):
+                self._write_row({})
+            self.save()
+            self.is_finished = True
+        return self.is_finished
 
     def save(self) -> None:
         """Write a checkpoint; a full disk is reported and training goes on."""
@@ -182,10 +190,8 @@ class Session:
             "sampling_rng": self._rng.bit_generator.state,
             "next_log": self._next_log,
             # A round under way is lost with its process, so the next one is due at once.
-            "next_test": self.env_step if self._num_tests_under_way else self._next_test,
-            "tested_update": self._tested_update,
-            "test_returns": self.test_returns[-2:],
-            "has_reached_goal": self._has_reached_goal,
+            "next_test": self.env_step if self.rounds.num_under_way else self._next_test,
+            **self.rounds.state(),
             "episodes": [astuple(episode) for episode in self._episodes],
             "new_episodes": [astuple(episode) for episode in self._new_episodes],
             **extra_scalars,
@@ -203,11 +209,8 @@ class Session:
         self._hand_out(VersionedParameters(arrays=arrays, **state["published"]))
         self._rng.bit_generator.state = state["sampling_rng"]
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
-        self._tested_update = int(state["tested_update"])
-        # Whoever makes a run longer does not want it to end at once: its goal counts anew.
-        is_longer = state["total_steps"] != self.config.total_steps
-        self.test_returns = [] if is_longer else [float(value) for value in state["test_returns"]]
-        self._has_reached_goal = bool(state["has_reached_goal"]) and not is_longer
+        # Whoever makes a run longer does not want it to end at once.
+        self.rounds.restore(state, goal_counts_anew=state["total_steps"] != self.config.total_steps)
         self._episodes.extend(EpisodeRecord(*saved) for saved in state["episodes"])
         self._new_episodes = [EpisodeRecord(*saved) for saved in state["new_episodes"]]
         self._saver.start(int(state["env_step"]))
@@ -231,31 +234,6 @@ class Session:
         self.newest = parameters
         self._publish(parameters)
 
-    def _request_test(self) -> None:
-        self._tested_update = self.learner.update_step
-        self._num_tests_under_way += 1
-        self._tests.request(self._announce())
-
-    def _take_tests(self, rounds: Sequence[TestRound]) -> None:
-        for test in rounds:
-            parameters = test.parameters
-            self._num_tests_under_way -= 1
-            self.test_returns.append(float(np.mean(test.returns)))
-            # Remembered: the round that a run ends with may be below its goal again.
-            goal = self.config.stop_return
-            is_good = goal is not None and len(self.test_returns) >= 2 and min(self.test_returns[-2:]) >= goal
-            self._has_reached_goal = self._has_reached_goal or is_good
-            self._metrics.evaluation(
-                env_step=parameters.env_step,
-                update_step=parameters.update_step,
-                version=parameters.version,
-                returns=test.returns,
-            )
-            self._progress.say(
-                f"test round at step {parameters.env_step:,}: mean return {self.test_returns[-1]:.1f} over "
-                f"{len(test.returns)} episodes (lowest {min(test.returns):.1f}, highest {max(test.returns):.1f})"
-            )
-
     def _write_row(self, extra: Mapping[str, float]) -> None:
         now = self._clock()
         elapsed = max(now - self._last_log_s, 1e-9)
@@ -269,6 +247,7 @@ class Session:
         values["time/elapsed_s"] = now - self._started_s
         values["time/env_steps_per_s"] = (self.env_step - self._last_log[0]) / elapsed
         values["time/updates_per_s"] = (self.learner.update_step - self._last_log[1]) / elapsed
+        values.update(self.rounds.row())
         values.update(self._saver.row())
         values.update(extra)
         if extra:

@@ -175,3 +175,25 @@ def test_versions_go_on_after_a_resume(stopped_and_resumed):
     assert min(segment.policy_versions.min() for segment in new) > 0, "a new actor acted with unpublished parameters"
     versions = [row["policy_version"] for row in rows(run.evaluations)]
     assert versions == sorted(set(versions))
+
+
+@pytest.mark.ray
+@pytest.mark.redis
+def test_a_run_that_waits_for_its_last_round_can_be_stopped_and_makes_it_after_a_resume(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    arguments = ["train", "smoke", *TINY, *SLOWLY, "--run-dir", "run", "--total-steps", "260"]
+    # 60 episodes of 20 steps of 5 ms: a round takes 6 s, and there is no other one.
+    arguments += ["--log-period-steps", "260", "--evaluation.period-steps", "1000", "--evaluation.num-episodes", "60"]
+    with Command(arguments, tmp_path) as command:
+        command.wait_until(lambda: rows(run.metrics))
+        command.press_ctrl_c()
+        stopped = command.wait()
+    assert stopped.code == 130, stopped
+    assert rows(run.evaluations) == []
+    assert "go on with:   hdqnn resume run" in stopped.out
+    resumed = hdqnn("resume", "run", directory=tmp_path)
+    assert resumed.code == 0, resumed
+    last = rows(run.metrics)[-1]
+    assert last["update_step"] == last["env_step"] - 200
+    (tested,) = rows(run.evaluations)
+    assert (tested["env_step"], tested["update_step"]) == (last["env_step"], last["update_step"])

@@ -36,4 +36,4 @@ def test_three_of_three_seeds_reach_the_bar(tmp_path, seed):
     run = create_run_directory(config, "pendulum")
     session = train_synchronous(config, run, None, Progress(io.StringIO()), lambda: False)
     assert session.env_step <= preset.total_steps
-    assert min(session.test_returns[-2:]) >= preset.stop_return > RANDOM_RETURN
+    assert min(session.rounds.returns[-2:]) >= preset.stop_return > RANDOM_RETURN

@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayTaskError
 
-from actors.errors import InvalidEnvironmentError
 from cluster.errors import RunFailedError
 from cluster.ray_services import RayParameterSource, RayQPUClient, publish_parameters
-from cluster.remote_tests import RemoteTests
 from learner.parameters import VersionedParameters
 from qpu_service.errors import BackendFailedError, BackendUnavailableError
 from qpu_service.types import CircuitBatch, MeasurementBatch, circuit_seeds
@@ -46,8 +44,7 @@ def ray(monkeypatch):
 
     def install(on_wait=None):
         fake = FakeRay(on_wait)
-        for module in ("ray_services", "remote_tests"):
-            monkeypatch.setattr(f"cluster.{module}.ray", fake)
+        monkeypatch.setattr("cluster.ray_services.ray", fake)
         monkeypatch.setattr("cluster.ray_services._RETRY_PAUSE_S", 0.0)
         return fake
 
@@ -163,125 +160,3 @@ def test_a_board_that_stays_away_ends_the_run(ray, monkeypatch):
     monkeypatch.setattr("cluster.ray_services._BOARD_TIMEOUT_S", 0.0)
     with pytest.raises(RunFailedError, match=r"parameter board has not come back.*hdqnn resume"):
         publish_parameters(Handle(), PARAMETERS)
-
-
-class Rounds:
-    """A RemoteTests and the workers that it started."""
-
-    def __init__(self):
-        self.workers = []
-        self.now_s = 100.0
-        self.tests = RemoteTests(self._start, deadline_s=60.0, clock=lambda: self.now_s, sleep=self._sleep)
-
-    def _start(self):
-        self.workers.append(Handle())
-        return self.workers[-1]
-
-    def _sleep(self, seconds):
-        self.now_s += seconds
-
-
-def test_rounds_come_in_the_order_in_which_they_were_asked_for(ray):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    rounds.tests.request("second")
-    (worker,) = rounds.workers
-    assert rounds.tests.collect() == []
-    worker.calls[1].answer = "round 2"
-    assert rounds.tests.collect() == []
-    worker.calls[0].answer = "round 1"
-    assert rounds.tests.collect() == ["round 1", "round 2"]
-    assert rounds.tests.collect(wait=True) == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RayActorError(error_msg="killed"), task_error(BackendFailedError("down")), task_error(TimeoutError())],
-    ids=["died", "QPU failed", "silent"],
-)
-def test_rounds_that_fail_are_run_again_elsewhere(ray, caplog, error):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    rounds.tests.request("second")
-    rounds.workers[0].fail(error)
-    assert rounds.tests.collect() == []
-    assert rounds.workers[0].is_killed
-    assert [call.arguments for call in rounds.workers[1].calls] == [("first",), ("second",)]
-    assert "running 2 round(s) again" in caplog.text
-    rounds.workers[1].answer("round 1")
-    assert rounds.tests.collect() == ["round 1"]
-
-
-def test_an_environment_at_fault_ends_the_run_with_its_own_error(ray):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    error = InvalidEnvironmentError("the reward is nan")
-    rounds.workers[0].fail(task_error(error))
-    with pytest.raises(InvalidEnvironmentError) as raised:
-        rounds.tests.collect()
-    assert raised.value is error
-
-
-def test_an_evaluator_that_fails_again_and_again_is_given_time_and_then_ends_the_run(ray):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    started_s = []
-    for _ in range(4):
-        rounds.workers[-1].fail(RayActorError(error_msg="killed"))
-        before = len(rounds.workers)
-        rounds.tests.collect()
-        while len(rounds.workers) == before:
-            rounds.now_s += 0.25
-            rounds.tests.collect()
-        started_s.append(rounds.now_s)
-    assert started_s == [100.0, 100.5, 101.5, 103.5]
-    rounds.workers[-1].fail(RayActorError(error_msg="killed"))
-    with pytest.raises(RunFailedError, match=r"evaluator failed 5 times in a row.*killed.*hdqnn resume"):
-        rounds.tests.collect()
-
-
-def look(rounds, after_s, answer=None):
-    """Let time pass and the runner look at its worker, which answers how long its step has lasted."""
-    rounds.now_s += after_s
-    rounds.tests.collect()
-    if answer is not None:
-        (question,) = [call for call in rounds.workers[-1].idle_s.calls if call.answer is None]
-        question.answer = answer
-
-
-@pytest.mark.parametrize("wait", [False, True])
-def test_an_evaluator_that_hangs_is_replaced(ray, caplog, wait):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    for _ in range(20):
-        look(rounds, 6.0, answer=59.0)
-        look(rounds, 6.0)
-    assert len(rounds.workers) == 1, "a slow step was taken for a wedged one"
-    look(rounds, 6.0, answer=61.0)
-    look(rounds, 6.0)
-    assert rounds.workers[0].is_killed
-    assert "no step for 61 s; an environment or a backend hangs" in caplog.text
-    rounds.workers[1].run.calls[0].answer = "round 1"
-    assert rounds.tests.collect(wait=wait) == ["round 1"]
-
-
-def test_an_evaluator_that_answers_nothing_at_all_is_replaced(ray):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    for _ in range(12):
-        look(rounds, 6.0)
-    assert [worker.is_killed for worker in rounds.workers] == [True, False]
-
-
-def test_waiting_for_a_round_ends_when_its_evaluator_hangs_for_good(ray):
-    ray()
-    rounds = Rounds()
-    rounds.tests.request("first")
-    with pytest.raises(RunFailedError, match=r"failed 5 times in a row, the last time with: no step for 6\d s"):
-        rounds.tests.collect(wait=True)

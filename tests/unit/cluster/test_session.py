@@ -10,6 +10,7 @@ import pytest
 
 from actors.config import EvaluationConfig
 from actors.rollout import EpisodeRecord
+from cluster import rounds
 from cluster import session as sessions
 from cluster.build import make_learner
 from cluster.build_replay import make_limiter, transition_spec
@@ -54,12 +55,13 @@ class Tests:
     def request(self, parameters):
         self.requested.append(parameters)
         self._waiting.append(parameters)
+        return []
 
-    def collect(self, *, wait=False):
-        if self.is_slow and not wait:
+    def collect(self):
+        if self.is_slow:
             return []
         waiting, self._waiting = self._waiting, []
-        return [sessions.TestRound(parameters, self.returns) for parameters in waiting]
+        return [rounds.TestRound(parameters, self.returns) for parameters in waiting]
 
 
 class Run:
@@ -72,7 +74,7 @@ class Run:
         self.replay = MemoryReplay(self.spec, make_limiter(config), config.replay.capacity)
         self.sequence = 0
         self.insert(inserted)
-        self.published, self.now_s = [], 0.0
+        self.published, self.now_s, self.out = [], 0.0, io.StringIO()
         self.tests = tests or Tests()
         self.session = sessions.Session(
             config,
@@ -82,7 +84,7 @@ class Run:
             publish=self.published.append,
             tests=self.tests,
             metrics=MetricsWriter(self.directory),
-            progress=Progress(io.StringIO()),
+            progress=Progress(self.out, lambda: self.now_s),
             extra_state=lambda: ({}, {}),
             clock=lambda: self.now_s,
         )
@@ -181,26 +183,6 @@ def test_the_end_is_after_the_last_step(run):
     assert not run.session.is_done
     run.advance(10)
     assert run.session.is_done
-
-
-def test_finishing_tests_the_final_policy_once_and_writes_no_row_twice(run):
-    run.advance(130)
-    run.session.finish()
-    assert (run.rows, run.rounds) == ([130], [130])
-    run.session.finish()
-    assert (run.rows, run.rounds) == ([130], [130])
-    run.advance(10)
-    run.session.finish()
-    assert (run.rows, run.rounds) == ([130, 140], [130, 140])
-
-
-def test_finishing_waits_for_rounds_under_way(tmp_path):
-    run = Run(tmp_path / "run", tests=Tests(is_slow=True))
-    run.advance(100)
-    assert run.rounds == []
-    run.advance(30)
-    run.session.finish()
-    assert run.rounds == [100, 130]
 
 
 def test_a_round_under_way_when_the_run_stops_is_made_after_resuming(tmp_path):
