@@ -21,6 +21,8 @@ from qpu_service.errors import BudgetExceededError
 _log = logging.getLogger(__name__)
 _BUDGET_S = 0.5
 """Length of one call; two are under way, so an actor never waits for its next order."""
+_STOP_S = 10.0
+"""Wait for the calls of all actors when a run ends."""
 _CALLS_UNDER_WAY = 2
 _MAX_FAILURES = 5
 """Failures in a row, without one report between them, after which the run ends with the cause."""
@@ -80,12 +82,13 @@ class Crew:
         return reports
 
     def stop(self) -> list[ActorReport]:
-        """Let calls under way end, then end the processes; returns the last reports."""
+        """Let calls under way end, for some seconds in all, then end the processes; returns the last reports."""
         reports = []
+        deadline_s = self._clock() + _STOP_S
         for member in self._members:
             for call in member.calls:
                 try:
-                    reports.append(ray.get(call, timeout=_BUDGET_S * 20))
+                    reports.append(ray.get(call, timeout=max(0.0, deadline_s - self._clock())))
                 except Exception as error:
                     _log.warning("actor %d did not end cleanly: %s", member.actor_id, _last_line(error))
                     break

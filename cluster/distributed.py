@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import ray
@@ -39,7 +40,7 @@ from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.errors import BudgetExceededError
 from qpu_service.interfaces import CircuitSampler
-from qpu_service.patience import patience
+from qpu_service.patience import patience, with_patience
 from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.learner_lease import HeldLeases, hold_lease
@@ -69,6 +70,8 @@ def train_distributed(
         progress: tells a person.
         should_stop: asked between updates.
     """
+    # Actors and evaluators live on nodes that know nothing of QPU_DEADLINE_SECONDS.
+    config = replace(config, qpu=with_patience(config.qpu, config.backend))
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
     with (

@@ -20,7 +20,7 @@ from qpu_service.ibm.charges import Charges
 from qpu_service.ibm.config import IBMConfig
 from qpu_service.ibm.interfaces import Runtime
 from qpu_service.ibm.jobs import JobRunner, SentJob
-from qpu_service.ibm.trouble import JobTroubleError, Timing
+from qpu_service.ibm.trouble import Interruption, JobTroubleError, Timing
 from qpu_service.ibm.usage import UsageModel, split_into_jobs
 from qpu_service.job_journal import AlreadyIntendedError, JobJournal, circuit_digests
 from qpu_service.readout import ReadoutErrors, correct_bits, read_errors
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_JOB_FAILURES = 3
 """Jobs of one request that may fail in a way that is worth another try."""
+_STOP_S = 3.0
+"""Longest wait for a run that is told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class IBMBackend:
         self._journal = journal
         self._budget = budget
         self._config = config
-        self._timing = timing or Timing()
+        self._interruption = Interruption(timing or Timing())
+        self._timing = self._interruption.timing
         self._breaker = Breaker(self._timing.clock)
         self._charges = Charges(runtime, journal, budget, self._timing)
         self._runner = JobRunner(
@@ -104,6 +107,7 @@ class IBMBackend:
         with self._lock:
             if self._is_closed:
                 raise BackendUnavailableError(f"backend {self.name} is closed; make a new one")
+            self._interruption.check()
             self._charges.reconcile()
             found: dict[str, _Measured] = {}
             job_ids: list[str] = []
@@ -140,13 +144,24 @@ class IBMBackend:
         """Readout errors of the physical qubits that hold each qubit of each circuit, as the device reports them."""
         return self._readout_errors(circuits, self._runtime.device_name)
 
+    def stop(self) -> None:
+        """End the run under way, see StopsMidRun; the job that it waits for is taken up by the next start."""
+        self._interruption.interrupt()
+        if self._lock.acquire(timeout=_STOP_S):
+            self._lock.release()
+        else:
+            # It is in a call to the service, which may hang for minutes: a session costs meanwhile.
+            self._runtime.close()
+
     def close(self) -> None:
         """Close sessions and files; calling it twice is fine. Jobs that run are taken up by the next start."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                self._charges.reconcile(now=True)
+                session_id = self._runtime.session_id
                 self._runtime.close()
+                self._charges.reconcile(now=True)
+                self._charges.charge_session(session_id)
                 self._journal.close()
                 self._clean_up()
 
@@ -185,7 +200,7 @@ class IBMBackend:
         new = [digest for digest in missing if digest not in found]
         if not new:
             return
-        part = _rows(asked, [row_of[digest] for digest in new])
+        part = asked.take([row_of[digest] for digest in new])
         assembler = self._assembler(part.angles.shape[2], self._runtime.device_name)
         jobs = split_into_jobs(assembler.loads(part), assembler.sizes(part), part.shots)
         at_once = len(jobs) if self._config.mode == "batch" else 1
@@ -199,7 +214,8 @@ class IBMBackend:
     def _send(
         self, assembler: Any, part: CircuitBatch, digests: list[str], job: slice, *, deadline_s: float
     ) -> SentJob:
-        chosen = _rows(part, job)
+        self._interruption.check()
+        chosen = part.take(job)
         model = UsageModel(repetition_delay_s=self._runtime.repetition_delay_s)
         length_s = max(model.circuit_s, float(assembler.durations_s(chosen).max()))
         estimate_s = replace(model, circuit_s=length_s).seconds(executions=len(chosen) * chosen.shots)
@@ -259,7 +275,7 @@ class IBMBackend:
         corrected = bits.copy()
         for device in dict.fromkeys(devices):
             rows = [row for row, measured_by in enumerate(devices) if measured_by == device]
-            part = _rows(circuits, rows)
+            part = circuits.take(rows)
             corrected[rows] = correct_bits(bits[rows], self._readout_errors(part, device), part.seeds)
         return corrected
 
@@ -277,12 +293,3 @@ class IBMBackend:
             if device == self._runtime.device_name:
                 self._runtime.prepare(self._assemblers[key].region.qubits)
         return self._assemblers[key]
-
-
-def _rows(circuits: CircuitBatch, rows: list[int] | slice) -> CircuitBatch:
-    return replace(
-        circuits,
-        angles=circuits.angles[rows],
-        entangler_pairs=circuits.entangler_pairs[rows],
-        seeds=circuits.seeds[rows],
-    )

@@ -43,7 +43,7 @@ class Charges:
                         self.settle(entry, job)
                 except Exception as error:
                     logger.info("usage of job %s is not known yet: %s", entry.job_id, error)
-        self._charge_session()
+        self.charge_session(self._runtime.session_id)
 
     def settle(self, entry: JobEntry, job: DeviceJob | None) -> float | None:
         """Charge what the service charged, if it knows; returns it. Without the job, its estimate counts as spent.
@@ -62,9 +62,8 @@ class Charges:
             self._budget.settle(entry.tag, usage_s)
         return usage_s
 
-    def _charge_session(self) -> None:
-        """Charge the session that is open now, which also costs while no job runs in it."""
-        session_id = self._runtime.session_id
+    def charge_session(self, session_id: str | None) -> None:
+        """Charge what a session has cost, also while no job ran in it; nothing for None and for batches."""
         try:
             total_s = self._runtime.session_usage_s(session_id)
             if session_id is not None and total_s is not None:

@@ -81,6 +81,8 @@ class RemoteRuntime:
         self._unavailable: set[str] = set()
         self._device = self._choose_device()
         self._mode: Any | None = None
+        self._sessions: dict[str, Any | None] = {}
+        """Those that are charged by the clock, open or not, by id; None for batches."""
         self._resume_session = resume_session
 
     @property
@@ -151,15 +153,15 @@ class RemoteRuntime:
         """Wall-clock seconds of a session; batches are charged job by job."""
         if session_id is None:
             return None
-        mode = self._mode
-        if mode is None or mode.session_id != session_id:
+        if session_id not in self._sessions:
             try:
-                mode = self._mode_of("session", session_id)
+                self._sessions[session_id] = self._mode_of("session", session_id)
             except (ValueError, LookupError):
-                return None  # a batch, or nothing that the service remembers
-        elif self._config.mode != "session":
+                self._sessions[session_id] = None  # a batch, or nothing that the service remembers
+        session = self._sessions[session_id]
+        if session is None:
             return None
-        usage = self._ask(mode.usage, "ask for a session's usage")
+        usage = self._ask(session.usage, "ask for a session's usage")
         if usage is None:
             raise LookupError(f"the service does not say yet what session {session_id} has cost")
         return float(usage)
@@ -210,6 +212,7 @@ class RemoteRuntime:
         if self._mode is None:
             kind = self._modes[self._config.mode]
             self._mode = self._ask(lambda: kind(backend=self._device, max_time=max_time_s), "open a session")
+        self._sessions[self._mode.session_id] = self._mode if self._config.mode == "session" else None
         return self._mode
 
     def _resume(self, session_id: str) -> Any | None:

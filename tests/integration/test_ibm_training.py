@@ -2,10 +2,11 @@
 
 import pytest
 
+from cluster.errors import EXIT_INTERRUPTED
 from cluster.run_directory import RunDirectory, read_rows
 from qpu_service.budget import Budget, BudgetLimits
 from qpu_service.job_journal import JobJournal
-from tests.commands import TINY, hdqnn
+from tests.commands import TINY, Command, hdqnn
 from tests.environments import PREFIX
 from tests.integration.ibm_http import FakeIBM
 
@@ -77,3 +78,18 @@ def test_rows_say_what_is_left_of_the_budget(stopped):
     assert 0 < second[-1] <= 10_000 - 30
     assert {row["qpu/breaker_open"] for row in rows} == {0.0}
     assert rows[-1]["qpu/run_ms"] > 0
+
+
+def test_a_run_that_is_stopped_while_its_job_waits_closes_the_session(tmp_path):
+    with FakeIBM() as ibm:
+        ibm.polls_before_done = 10**6
+        environment = {"QPU_BACKEND": "ibm", **ibm.environment(tmp_path / "journal", QPU_MODE="session")}
+        with Command([*ARGUMENTS, "--total-steps", "200"], tmp_path, environment) as run:
+            run.wait_until(lambda: ibm.seen.count("status") > 1)
+            run.press_ctrl_c()
+            finished = run.wait()
+        assert finished.code == EXIT_INTERRUPTED, finished
+        assert [session["accepting_jobs"] for session in ibm.sessions] == [False]
+        (job,) = ibm.jobs
+        assert not job.was_cancelled, "it is paid: the next start takes it up"
+        assert JobJournal(tmp_path / "journal").jobs[0].state == "submitted"

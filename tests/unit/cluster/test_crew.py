@@ -168,3 +168,21 @@ def test_stopping_is_not_held_up_by_a_dead_actor(world, caplog):
     world.started[0].fail(died())
     assert world.crew.stop() == ["one"]
     assert "actor 0 did not end cleanly: the process was killed" in caplog.text.replace("\n", " ")
+
+
+def test_stopping_waits_for_all_actors_together(monkeypatch):
+    """Each of them may be waiting for bits; whoever stops a run kills what takes two minutes."""
+
+    class SlowRay(FakeRay):
+        def get(self, call, timeout=None):
+            if call.answer is None:
+                world.now_s += timeout
+            return super().get(call, timeout)
+
+    monkeypatch.setattr("cluster.crew.ray", SlowRay())
+    world = World(num_actors=16)
+    world.poll()
+    world.started[15].answer("one")
+    assert world.crew.stop() == ["one"]
+    assert world.now_s == 10.0
+    assert all(handle.is_killed for handle in world.started)
