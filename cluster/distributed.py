@@ -115,7 +115,7 @@ def _train(
     if config.backend is not None:
         places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
         num_qubits = config.policy.circuit.num_qubits
-        qpu = QPUCrew(places, config.qpu, runtime.qpu_options, num_qubits=num_qubits, stall_s=waits.stall_s)
+        qpu = QPUCrew(places, config.qpu, runtime.options_of, num_qubits=num_qubits, stall_s=waits.stall_s)
     make_sampler = _sampler_maker(config, qpu)
     tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler), deadline_s=waits.actor_s)
     start_actor = _actor_starter(config, spec, runtime, address, make_sampler, board)

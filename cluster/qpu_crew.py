@@ -55,7 +55,7 @@ class QPUCrew:
     Args:
         places: one worker each.
         config: batching.
-        options: Ray options of the worker processes.
+        options_of: Ray options of the worker process of a place.
         num_qubits: of the circuits to come.
         stall_s: a worker that answers nothing, or whose one run lasts, for this long is replaced.
         clock: monotonic seconds.
@@ -68,7 +68,7 @@ class QPUCrew:
         self,
         places: Sequence[WorkerPlace],
         config: QPUConfig,
-        options: dict[str, Any],
+        options_of: Callable[[WorkerPlace], dict[str, Any]],
         *,
         num_qubits: int = 1,
         stall_s: float = 120.0,
@@ -77,11 +77,13 @@ class QPUCrew:
         self._stall_s = stall_s
         self._clock = clock
         self.num_restarts = 0
-        remote = ray.remote(QPUActor).options(
-            max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
-        )
+        remote = ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS)(QPUActor)
         self._members = [
-            _Member(place, remote.remote(place.backend, place.device, config, num_qubits)) for place in places
+            _Member(
+                place,
+                remote.options(**options_of(place)).remote(place.backend, place.device, config, num_qubits),
+            )
+            for place in places
         ]
         self._next_poll_s = clock()
         for member in self._members:

@@ -12,7 +12,7 @@ from qpu_service.errors import BackendUnavailableError
 ExecutionMode = Literal["job", "batch", "session"]
 SamplerGeneration = Literal["auto", "legacy", "executor"]
 
-_LOCAL_PREFIXES = ("fake_", "ideal_")
+_SIMULATED_PREFIXES = ("fake_", "ideal_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class IBMConfig:
     @property
     def is_local(self) -> bool:
         """Whether the device is simulated on this machine."""
-        return self.device is not None and self.device.startswith(_LOCAL_PREFIXES)
+        return is_simulated(self.device)
 
     @property
     def accepted_devices(self) -> frozenset[str] | None:
@@ -66,6 +66,11 @@ class IBMConfig:
     def has_budget(self) -> bool:
         """Whether anything bounds what is spent."""
         return self.budget.seconds is not None or self.budget.jobs is not None
+
+
+def is_simulated(device: str | None) -> bool:
+    """Whether this is an offline copy of a device; None, the least busy one, is a real one."""
+    return device is not None and device.startswith(_SIMULATED_PREFIXES)
 
 
 def config_from_environment(device: str | None, environment: Mapping[str, str] = os.environ) -> IBMConfig:

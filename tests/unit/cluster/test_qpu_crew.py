@@ -7,6 +7,7 @@ from ray.exceptions import RayActorError
 
 from cluster.errors import RunFailedError
 from cluster.qpu_crew import QPUCrew
+from cluster.ray_runtime import RayRuntime
 from qpu_service.config import QPUConfig
 from qpu_service.device_health import DeviceHealth
 from qpu_service.places import worker_places
@@ -19,13 +20,14 @@ class Ray(FakeRay):
 
     def __init__(self):
         super().__init__(on_wait=lambda call: setattr(call, "answer", stats()))
-        self.started, self.kills, self.qubits = [], [], []
+        self.started, self.kills, self.qubits, self.cpus = [], [], [], []
 
-    def remote(self, _):
-        return self
+    def remote(self, **options):
+        assert options["max_restarts"] == -1, "Ray must start a killed worker again"
+        return lambda _: self
 
     def options(self, **options):
-        assert options["max_restarts"] == -1, "Ray must start a killed worker again"
+        self.cpus.append(options.get("num_cpus"))
         outer = self
 
         class Maker:
@@ -47,10 +49,16 @@ def stats(*, running_s=0.0, device=None, **counts):
 
 
 class World:
-    def __init__(self, ray, num_workers=1):
+    def __init__(self, ray, num_workers=1, backends="statevector", devices=None):
         self.now_s = 100.0
-        places = worker_places("statevector", None, num_workers)
-        self.crew = QPUCrew(places, QPUConfig(), {}, num_qubits=13, stall_s=120.0, clock=lambda: self.now_s)
+        places = worker_places(backends, devices, num_workers)
+        runtime = RayRuntime(
+            is_own=False, host="", actor_options={}, qpu_options={"num_cpus": 1}, device_options={"num_cpus": 0},
+            service_options={},
+        )  # fmt: skip
+        self.crew = QPUCrew(
+            places, QPUConfig(), runtime.options_of, num_qubits=13, stall_s=120.0, clock=lambda: self.now_s
+        )
         self.ray = ray
 
     def poll(self, *, after_s=1.0):
@@ -75,6 +83,11 @@ def ray(monkeypatch):
 def test_every_worker_gets_ready_for_the_runs_circuits(ray):
     World(ray, num_workers=2)
     assert ray.qubits == [13, 13]
+
+
+def test_workers_of_real_devices_have_a_place_of_their_own(ray):
+    World(ray, backends="statevector,aer,ibm,ibm,ibm,ibm", devices=",fake_manila,fake_torino,ideal_torino,ibm_fez,")
+    assert ray.cpus == [1, 1, 1, 1, 0, 0]
 
 
 def test_a_run_that_lasts_too_long_replaces_the_worker_exactly_once(ray):
