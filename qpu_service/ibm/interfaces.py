@@ -17,6 +17,10 @@ class DeviceJob(Protocol):
         """The service's name of the job."""
         ...
 
+    def session_id(self) -> str | None:
+        """Session or batch that the job is in."""
+        ...
+
     def status(self) -> str:
         """INITIALIZING, QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
         ...

@@ -130,7 +130,7 @@ class JobRunner:
             if job is None:
                 self._void(entry, "it never reached the service")
                 return None
-            entry = self._journal.submitted(entry.tag, job.job_id, self._runtime.session_id)
+            entry = self._journal.submitted(entry.tag, job.job_id, self._ask(job.session_id, deadline_s))
         else:
             job_id = entry.job_id
             job = self._ask(lambda: self._runtime.job(job_id), deadline_s)

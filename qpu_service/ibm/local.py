@@ -145,6 +145,10 @@ class LocalJob:
         """Name within this process."""
         return self._job_id
 
+    def session_id(self) -> str | None:
+        """There are no sessions here."""
+        return None
+
     def status(self) -> str:
         """DONE."""
         return "DONE"

@@ -249,6 +249,10 @@ class RemoteJob:
         """The service's id."""
         return str(self._job.job_id())
 
+    def session_id(self) -> str | None:
+        """Session or batch."""
+        return self._ask(lambda: self._job.session_id, "ask for a job's session") or None
+
     def status(self) -> str:
         """Present status."""
         return str(self._ask(self._job.status, "ask for a job's status")).upper()

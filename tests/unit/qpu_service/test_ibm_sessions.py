@@ -134,3 +134,19 @@ def test_a_job_that_the_service_has_lost_costs_what_its_session_costs(tmp_path: 
     backend = make_backend(service, tmp_path, mode="session")
     backend.run(flips([9]))
     assert backend.spending().spent_s == 10.0
+
+
+def test_a_job_that_is_found_by_its_tag_belongs_to_its_session(tmp_path: Path) -> None:
+    service = ScriptedService()
+    service.session_elapsed_s = 10.0
+    backend = make_backend(service, tmp_path, mode="session")
+    backend.run(flips([9], seed=1))
+    service.script["reply"] = [Killed()]
+    with pytest.raises(Killed):
+        backend.run(flips([9], seed=2))
+    service.session_elapsed_s = 25.0
+    backend = make_backend(service, tmp_path, mode="session")
+    for seed in (2, 3):
+        backend.run(flips([9], seed=seed))
+    assert [job.session_id for job in service.paid] == ["session-1"] * 3
+    assert backend.spending().spent_s == 25.0
