@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import actors
 from ray._raylet import Config  # type: ignore[attr-defined]
 
 from cluster.errors import ClusterUnreachableError
@@ -33,6 +34,16 @@ class RayRuntime:
     """Ray options of QPU workers."""
     service_options: dict[str, Any]
     """Ray options of evaluator and parameter board."""
+
+
+def has_process(handle: Any) -> bool:
+    """Whether an actor has a process somewhere; until then it waits for a machine with room.
+
+    Ray's public answer to this comes from its dashboard, which not every cluster runs, so this asks where that asks. An
+    address is there from the moment a machine gives the actor a process, before its constructor is through.
+    """
+    info = actors(handle._actor_id.hex())
+    return bool(info) and bool(info["Address"]["IPAddress"])
 
 
 @contextmanager
