@@ -17,6 +17,7 @@ from actors.environment import agent_spec
 from cluster.build import learner_device, make_learner
 from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
+from cluster.cluster_room import require_room
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import RunFailedError
@@ -26,7 +27,7 @@ from cluster.node_watch import NodeWatch
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.qpu_crew import QPUCrew
-from cluster.ray_processes import actor_starter, sampler_maker, start_qpu_workers, tests_starter
+from cluster.ray_processes import actor_starter, processes, sampler_maker, start_qpu_workers, tests_starter
 from cluster.ray_runtime import RayRuntime, ray_runtime
 from cluster.ray_services import publish_parameters, start_board
 from cluster.remote_tests import RemoteTests
@@ -72,6 +73,7 @@ def train_distributed(
     with ray_runtime() as runtime:
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
+        require_room(processes(config, runtime))
         with (
             _replay_server(config, run, runtime) as (url, server),
             hold_lease(server_urls(url)[0], _run_id(run), run.identity()) as lease,

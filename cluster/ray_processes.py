@@ -1,4 +1,4 @@
-"""The processes of a run over Ray: how each kind is started."""
+"""The processes of a run over Ray: which there are, and how each is started."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from cluster.cluster_room import Wanted
 from cluster.config import RunConfig
 from cluster.qpu_crew import QPUCrew
 from cluster.ray_runtime import RayRuntime
@@ -15,6 +16,16 @@ from cluster.rollout_worker import ReplayAddress, RolloutWorker
 from learner.config import AgentSpec
 from qpu_service.interfaces import CircuitSampler
 from qpu_service.places import WorkerPlace, worker_places
+
+
+def processes(config: RunConfig, runtime: RayRuntime) -> list[Wanted]:
+    """What of a run needs a place on the cluster."""
+    num_workers = len(_qpu_places(config))
+    return [
+        Wanted("rollout actors", config.actors.num_actors, runtime.actor_options, "--actors.num-actors"),
+        *([Wanted("QPU workers", num_workers, runtime.qpu_options, "--qpu.num-workers")] if num_workers else []),
+        Wanted("services (evaluator, parameter board)", 2, runtime.service_options),
+    ]
 
 
 def start_qpu_workers(

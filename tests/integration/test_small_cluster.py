@@ -38,6 +38,20 @@ def until(is_so, deadline_s=60.0):
         time.sleep(0.05)
 
 
+def test_a_run_that_does_not_fit_is_refused_because_ray_says_that_nothing_adds_machines(runtime):
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    from cluster.cluster_room import Wanted, require_room
+    from cluster.errors import ClusterUnreachableError
+
+    service = Wanted("services", 2, runtime.service_options)
+    require_room([Wanted("actors", 1, runtime.actor_options), Wanted("QPU workers", 1, runtime.qpu_options), service])
+    until(lambda: _internal_kv_get(b"__autoscaling_status"))
+    actors = Wanted("actors", 8, runtime.actor_options, "--actors.num-actors")
+    with pytest.raises(ClusterUnreachableError, match=r"8 actors need 8 CPUs, .* with 2 CPUs\..*no autoscaler"):
+        require_room([actors, service], clock=lambda: 20 * time.monotonic())
+
+
 def test_actors_without_a_machine_wait_while_the_others_work_and_start_when_there_is_room(runtime):
     import ray
 
