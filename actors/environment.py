@@ -34,7 +34,8 @@ def make_environment(env_id: str) -> gymnasium.Env[np.ndarray, np.ndarray]:
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironmentError(
             f"cannot make environment {env_id!r}: {error}. Expected a Gymnasium id such as Pendulum-v1 or "
-            "Humanoid-v4, or module:Id-v0 for one of your own; gymnasium.pprint_registry() lists the known ones"
+            "Humanoid-v4, or module:Id-v0 for one of your own, whose module is here or installed; "
+            "gymnasium.pprint_registry() lists the known ones"
         ) from error
 
 
@@ -71,7 +72,8 @@ def _check_space(env_id: str, role: str, space: gymnasium.Space[np.ndarray]) -> 
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise UnsupportedEnvironmentError(
             f"{env_id} has the {role} space {space}; expected a one-dimensional Box. Discrete, Dict, image and "
-            "other spaces don't fit this agent: use a continuous task, or wrap the environment so that it is one"
+            "other spaces don't fit this agent: use a continuous task, or wrap the environment so that it is one. For "
+            f"discrete actions there are policies that a circuit generates: hdqnn train qtrl-cartpole --env-id {env_id}"
         )
 
 

@@ -6,7 +6,6 @@ lane waits for its bits, another steps. Between ``begin`` and ``finish`` of a la
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -27,14 +26,6 @@ class EpisodeRecord:
 
     episode_return: float
     episode_length: int
-    discounted: ReturnMoments
-    """Of its running discounted return; rewards get their scale from them."""
-
-    @classmethod
-    def from_saved(cls, saved: Sequence[Any]) -> Self:
-        """Back from the plain lists that ``dataclasses.astuple`` and JSON make of it."""
-        episode_return, episode_length, moments = saved
-        return cls(episode_return, episode_length, ReturnMoments(*moments))
 
 
 @dataclass(slots=True)
@@ -46,8 +37,8 @@ class Lane:
     builders: list[SegmentBuilder]
     episode_return: Float32[np.ndarray, "E"]
     episode_length: np.ndarray
-    discounted_returns: Float64[np.ndarray, "4 E"]
-    """Of the running episode: G ← r + γ G now, Σ G, Σ G², max |G|."""
+    discounted_return: Float64[np.ndarray, "E"]
+    """Of the running episode: G ← r + γ G."""
     previous_sequences: list[int | None]
     """Of each environment: the segment that its next one continues; None at the start of an episode."""
     noise_steps_left: np.ndarray
@@ -97,6 +88,7 @@ class Rollout:
         self.rng = rng
         self.sequence = 0
         self.episodes: list[EpisodeRecord] = []
+        self.returns = ReturnMoments()
         self.reply: InsertReply = writer.poll()
         self._low = np.array(spec.action_low, np.float32)
         self._high = np.array(spec.action_high, np.float32)
@@ -134,7 +126,8 @@ class Rollout:
         finished = result.terminated | result.truncated
         lane.episode_return += result.reward
         lane.episode_length += 1
-        _add_discounted(lane.discounted_returns, result.reward, self._discount_factor)
+        lane.discounted_return = result.reward + self._discount_factor * lane.discounted_return
+        self.returns = self.returns.after(lane.discounted_return)
         segments: list[Segment] = []
         for row, builder in enumerate(lane.builders):
             discount = 0.0 if result.terminated[row] else 1.0
@@ -167,6 +160,14 @@ class Rollout:
         """Episodes that ended since the last call."""
         episodes, self.episodes = self.episodes, []
         return episodes
+
+    def take_returns(self) -> ReturnMoments:
+        """Of the running discounted returns since the last call, of unfinished episodes too; they scale rewards.
+
+        Waiting for an episode's end would leave the rewards of a long one unscaled for all of it.
+        """
+        returns, self.returns = self.returns, ReturnMoments()
+        return returns
 
     def poll(self) -> InsertReply:
         """Ask the replay again whether inserting is allowed, without inserting."""
@@ -216,13 +217,10 @@ class Rollout:
 
     def _close_episodes(self, lane: Lane, finished: np.ndarray) -> None:
         for row in np.flatnonzero(finished):
-            length = int(lane.episode_length[row])
-            _, total, squares, largest = lane.discounted_returns[:, row].tolist()
-            moments = ReturnMoments(length, total, squares, largest)
-            self.episodes.append(EpisodeRecord(float(lane.episode_return[row]), length, moments))
+            self.episodes.append(EpisodeRecord(float(lane.episode_return[row]), int(lane.episode_length[row])))
         lane.episode_return[finished] = 0.0
         lane.episode_length[finished] = 0
-        lane.discounted_returns[:, finished] = 0.0
+        lane.discounted_return[finished] = 0.0
 
 
 def make_lanes(
@@ -250,20 +248,10 @@ def make_lanes(
                 builders=[SegmentBuilder() for _ in range(count)],
                 episode_return=np.zeros(count, np.float32),
                 episode_length=np.zeros(count, np.int64),
-                discounted_returns=np.zeros((4, count)),
+                discounted_return=np.zeros(count),
                 previous_sequences=[None] * count,
                 noise_steps_left=np.zeros(count, np.int64),
                 noise_share=noise_share[:, np.newaxis],
             )
         )
     return lanes
-
-
-def _add_discounted(
-    running: Float64[np.ndarray, "4 E"], reward: Float32[np.ndarray, "E"], discount_factor: float
-) -> None:
-    """One more step of every environment's running discounted return and of its sums, in place."""
-    running[0] = reward + discount_factor * running[0]
-    running[1] += running[0]
-    running[2] += running[0] ** 2
-    np.maximum(running[3], np.abs(running[0]), out=running[3])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from actors.rollout import EpisodeRecord, Lane, Rollout
+from learner.normalisation import ReturnMoments
 
 
 def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -27,7 +28,7 @@ def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, 
         for row, builder in enumerate(lane.builders):
             arrays.update({f"segment.{row}.{name}": column for name, column in builder.state().items()})
         arrays["episode_return"], arrays["episode_length"] = lane.episode_return, lane.episode_length
-        arrays["discounted_returns"] = lane.discounted_returns
+        arrays["discounted_return"] = lane.discounted_return
         arrays["noise_steps_left"] = lane.noise_steps_left
         if lane.noise is not None:
             arrays["noise"] = lane.noise
@@ -47,6 +48,7 @@ def rollout_state(rollout: Rollout) -> tuple[dict[str, torch.Tensor], dict[str, 
         "rng": rollout.rng.bit_generator.state,
         "sequence": rollout.sequence,
         "finished": [astuple(episode) for episode in rollout.episodes],
+        "returns": astuple(rollout.returns),
     }
 
 
@@ -58,7 +60,8 @@ def restore_rollout(rollout: Rollout, tensors: dict[str, torch.Tensor], scalars:
         _restore_lane(lane, own, saved)
     rollout.rng.bit_generator.state = scalars["rng"]
     rollout.sequence = int(scalars["sequence"])
-    rollout.episodes = [EpisodeRecord.from_saved(saved) for saved in scalars["finished"]]
+    rollout.episodes = [EpisodeRecord(*saved) for saved in scalars["finished"]]
+    rollout.returns = ReturnMoments(*scalars["returns"])
     rollout.poll()
 
 
@@ -74,7 +77,7 @@ def _restore_lane(lane: Lane, tensors: dict[str, torch.Tensor], saved: dict[str,
         builder.restore(arrays)
     lane.episode_return = tensors["episode_return"].numpy().copy()
     lane.episode_length = tensors["episode_length"].numpy().copy()
-    lane.discounted_returns = tensors["discounted_returns"].numpy().copy()
+    lane.discounted_return = tensors["discounted_return"].numpy().copy()
     lane.noise_steps_left = tensors["noise_steps_left"].numpy().copy()
     lane.noise = tensors["noise"].numpy().copy() if "noise" in tensors else None
     lane.previous_sequences = list(saved["previous_sequences"])

@@ -99,7 +99,7 @@ def _make(env_id: str) -> gymnasium.Env[Any, Any]:
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironmentError(
             f"cannot make environment {env_id!r}: {error}. Expected a Gymnasium id such as CartPole-v1; MiniGrid's "
-            "tasks need its package: pip install 'hdqnn-rl[minigrid]'"
+            "tasks need its package: python -m pip install minigrid"
         ) from error
 
 

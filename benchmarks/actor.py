@@ -123,7 +123,7 @@ def run(
     ):
         address = ReplayAddress(url=server.url, run_id="bench-actor")
         board = start_board(runtime.service_options)
-        qpu = QPUCrew(worker_places(backend, None, 1), config.qpu, runtime.qpu_options)
+        qpu = QPUCrew(worker_places(backend, None, 1), config.qpu, runtime.options_of)
         raw = ray.remote(RawStepper).options(**runtime.actor_options).remote(env_id, config.actors.envs_per_actor)
         actor = (
             ray.remote(ActorStepper)

@@ -16,6 +16,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("cluster.command_evaluate", "test a run's newest policy on the real circuit"),
     "export": ("cluster.command_export", "a run's newest policy as one file, for hdqnn evaluate anywhere"),
     "qpu": ("cluster.command_qpu", "hdqnn qpu estimate: what a run costs on hardware, before anything is sent"),
+    "replay": ("cluster.command_replay", "what runs keep on shared replay servers: hdqnn replay list | drop RUN"),
     "report": ("cluster.command_report", "summarise a run or compare several"),
     "experiment": ("cluster.command_experiment", "a grid of runs from one file, with statistics over seeds"),
     "bench": ("cluster.command_bench", "measure a part: hdqnn bench NAME --json FILE"),
@@ -64,6 +65,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    # A console script does not look where it is called, and a user's own environments are there (--env-id module:Id).
+    # Last, so that no file there takes the place of a module of ours; Ray gives the same directory to its workers.
+    sys.path.append(os.getcwd())
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

@@ -24,13 +24,19 @@ def make_learner(config: RunConfig, spec: AgentSpec) -> TD3Learner:
         surrogate_config=config.surrogate,
         config=config.td3,
         critic_config=config.critic,
-        decay_updates=math.ceil(config.total_steps * config.td3.updates_per_step),
+        decay_updates=num_updates(config),
         seed=derive_seed(config.seed, Stream.LEARNER),
         device=learner_device(config.device),
     )
     if config.compile:
         accelerate(learner)
     return learner
+
+
+def num_updates(config: RunConfig) -> int:
+    """Updates of a whole run, over which schedules are stretched: none are made before ``learning_starts``."""
+    learning_steps = config.total_steps - config.td3.learning_starts
+    return max(1, math.ceil(learning_steps * config.td3.updates_per_step))
 
 
 def learner_device(name: str) -> str:

@@ -65,7 +65,7 @@ def require_room(
             sleep(_PERIOD_S)
             continue
         if not _can_grow(read_report()):
-            flags = ", ".join(one.flag for one in wanted if one.flag is not None)
+            flags = ", ".join(dict.fromkeys(one.flag for one in wanted if one.flag is not None))
             raise ClusterUnreachableError(
                 f"the Ray cluster is too small for this run: {lack}. Expected room for all of them, because nothing "
                 f"adds machines here (no autoscaler): add some with `ray start --address=…`, ask for less ({flags}), "

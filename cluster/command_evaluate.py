@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from actors.environment import agent_spec
@@ -59,11 +60,13 @@ def run(arguments: list[str]) -> int:
         evaluation=dataclasses.replace(config.evaluation, num_episodes=parsed.episodes),
     )
     torch.set_num_threads(1)
-    sampler = None
-    if config.backend is not None:
-        place = worker_places(config.backend, os.environ.get("QPU_DEVICE"), 1)[0]
-        sampler = LocalSampler(make_backend(place.backend, device=place.device))
-    returns = list(run_test_round(config, agent_spec(config.env_id), sampler, parameters).returns)
+    with ExitStack() as at_end:
+        sampler = None
+        if config.backend is not None:
+            place = worker_places(config.backend, os.environ.get("QPU_DEVICE"), 1)[0]
+            backend = at_end.enter_context(closing(make_backend(place.backend, device=place.device)))
+            sampler = LocalSampler(backend)
+        returns = list(run_test_round(config, agent_spec(config.env_id), sampler, parameters).returns)
     result = {
         "env_id": config.env_id,
         "backend": config.backend,

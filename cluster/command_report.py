@@ -33,14 +33,28 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--picture", type=Path, help="also draw the test curves, one line per run, to this PNG")
     parsed = parser.parse_args(arguments)
-    rows = [summarise(path, parsed.goal) for path in parsed.runs]
+    runs = _only_runs(parsed.runs)
+    rows = [summarise(path, parsed.goal) for path in runs]
     table = _table_by_block(rows) if parsed.by_block else _table(rows)
     sys.stdout.write("\n".join(table) + "\n")
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(rows, indent=1) + "\n")
     if parsed.picture is not None:
-        draw_comparison([RunDirectory(path) for path in parsed.runs], parsed.picture)
+        draw_comparison([RunDirectory(path) for path in runs], parsed.picture)
     return EXIT_DONE
+
+
+def _only_runs(paths: Sequence[Path]) -> list[Path]:
+    """``runs/*`` also names what an experiment keeps there: said and left out, unless no run would be left."""
+    others = [path for path in paths if path.exists() and not (path / "config.yaml").exists()]
+    if len(others) == len(paths):
+        return list(paths)
+    for path in others:
+        sys.stderr.write(
+            f"hdqnn: left out {path}, which is not a run directory; an experiment is reported by "
+            "`hdqnn experiment FILE --report`\n"
+        )
+    return [path for path in paths if path not in others]
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

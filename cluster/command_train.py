@@ -3,10 +3,9 @@
 import dataclasses
 import sys
 
-import tyro
-
 from cluster.config import RunConfig
 from cluster.errors import EXIT_DONE
+from cluster.overrides import override
 from cluster.preflight import check
 from cluster.presets import DESCRIPTIONS, PRESETS, get_preset
 from cluster.quantum_train.presets import DESCRIPTIONS as QUANTUM_TRAIN_DESCRIPTIONS
@@ -48,14 +47,8 @@ def parse_config(preset: str, overrides: list[str]) -> RunConfig:
         SystemExit: with code 2 for an unknown field or a value of the wrong type.
     """
     default = get_preset(preset, others=tuple(QUANTUM_TRAIN_PRESETS))
-    config = tyro.cli(
-        RunConfig,
-        default=default,
-        args=overrides,
-        prog=f"hdqnn train {preset}",
-        description=f"{DESCRIPTIONS[preset]}. Every field of the preset can be overridden:",
-    )
-    return resolve_backend(config)
+    description = f"{DESCRIPTIONS[preset]}. Every field of the preset can be overridden:"
+    return resolve_backend(override(default, overrides, prog=f"hdqnn train {preset}", description=description))
 
 
 def resolve_backend(config: RunConfig) -> RunConfig:
@@ -91,7 +84,8 @@ blocks (--block):
 {blocks}
 
 often used:
-  --env-id ID            any Gymnasium task with a flat Box of observations and bounded continuous actions
+  --env-id ID            any Gymnasium task with a flat Box of observations and bounded continuous actions, with
+                         --total-steps; module:Id-v0 imports a module of yours first, from here or installed
   --seed N               every random stream of the run derives from it
   --total-steps N        environment steps of the whole run
   --backend NAME         statevector, aer, … (or QPU_BACKEND in the environment)

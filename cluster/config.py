@@ -7,7 +7,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,11 @@ class RunConfig:
     total_steps: int = 20_000
     """Environment steps of the whole run, over all actors."""
     stop_return: float | None = None
-    """Stop once two test rounds in a row reach this mean return."""
+    """Stop once two test rounds in a row reach this mean return; a preset's holds for its own env_id alone."""
     seed: int = 1
     """Every other seed derives from it."""
     run_dir: Path | None = None
-    """Where the run is kept; default: runs/<preset>-<time>. It must not exist yet."""
+    """Where the run is kept; default: runs/<preset>-<time>-s<seed>. It must not exist yet."""
     synchronous: bool = False
     """One process in lockstep, bit-reproducible, without Ray and Redis."""
     device: str = "auto"
@@ -89,6 +89,11 @@ class RunConfig:
     """QPU service."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
+
+    @property
+    def has_schedules(self) -> bool:
+        """Whether something changes with the share of the run that is over: a longer run is then another one."""
+        return self.td3.final_learning_rate_share < 1 or self.critic.final_asymmetry is not None
 
     def __post_init__(self) -> None:
         """Check ranges across fields."""
@@ -139,7 +144,14 @@ def _without_tuples(value: Any) -> Any:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_yaml(to_dict(config), path)
+
+
+def write_yaml(plain: Mapping[str, Any], path: Path) -> None:
+    """Write a configuration's plain form; a reader sees the whole file or what was there before."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(yaml.safe_dump(dict(plain), sort_keys=False))
+    temporary.replace(path)
 
 
 def read_config(path: Path) -> RunConfig:

@@ -102,7 +102,10 @@ class Crew:
         return f"{num_missing} of {len(self._members)} actors wait for a machine" if num_missing else ""
 
     def stop(self) -> list[ActorReport]:
-        """Let calls under way end, then end the processes; returns the last reports. Again does nothing."""
+        """Let calls under way end, for some seconds in all, then end the processes; returns the last reports.
+
+        Again does nothing.
+        """
         reports = []
         deadline_s = self._clock() + _STOP_S
         for member in self._members:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -39,9 +40,9 @@ from cluster.timings import Timings
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.errors import BudgetExceededError
-from qpu_service.patience import patience
+from qpu_service.patience import patience, with_patience
 from replay.embedded_server import EmbeddedServer
-from replay.learner_lease import LearnerLease, hold_lease
+from replay.learner_lease import HeldLeases, hold_lease
 from replay.opening import open_replay
 from replay.redis_replay import RedisReplay
 from replay.server_urls import server_urls
@@ -68,6 +69,8 @@ def train_distributed(
         progress: tells a person.
         should_stop: asked between updates.
     """
+    # Actors and evaluators live on nodes that know nothing of QPU_DEADLINE_SECONDS.
+    config = replace(config, qpu=with_patience(config.qpu, config.backend))
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
     with ray_runtime() as runtime:
@@ -76,7 +79,7 @@ def train_distributed(
         require_room(processes(config, runtime))
         with (
             _replay_server(config, run, runtime) as (url, server),
-            hold_lease(server_urls(url)[0], _run_id(run), run.identity()) as lease,
+            hold_lease(url, _run_id(run), run.identity()) as lease,
         ):
             address = ReplayAddress(url=url, run_id=_run_id(run))
             watches = (NodeWatch.of_this_process(), ServerWatch(server), lease)
@@ -103,7 +106,7 @@ def _train(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
-    watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases],
 ) -> Session:
     replay = open_replay(
         address.url,
@@ -162,13 +165,13 @@ def _train(
     return session
 
 
-def _poll(watches: Sequence[NodeWatch | ServerWatch | LearnerLease]) -> None:
+def _poll(watches: Sequence[NodeWatch | ServerWatch | HeldLeases]) -> None:
     for watch in watches:
         watch.poll()
 
 
 def _meanwhile(
-    watches: Sequence[NodeWatch | ServerWatch | LearnerLease], progress: Progress, should_stop: Callable[[], bool]
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases], progress: Progress, should_stop: Callable[[], bool]
 ) -> Callable[[str], None]:
     """What is done while QPU workers start."""
 
@@ -188,7 +191,7 @@ def _loop(
     crew: Crew,
     qpu: QPUCrew | None,
     replay: RedisReplay | ShardedReplay,
-    watches: Sequence[NodeWatch | ServerWatch | LearnerLease],
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases],
     should_stop: Callable[[], bool],
 ) -> None:
     """Until nothing is left to do; once there are steps enough, that is the last updates and the last test round."""
@@ -199,7 +202,7 @@ def _loop(
         was_ending, is_ending = is_ending, session.is_done
         reports = crew.stop() if is_ending else crew.poll()
         for report in reports:
-            session.add_episodes(report.episodes)
+            session.add_experience(report.episodes, report.returns)
         timings.add(reports)
         if qpu is not None:
             qpu.poll()
@@ -242,8 +245,7 @@ def _replay_server(
 
 
 def _run_id(run: RunDirectory) -> str:
-    """Names the run's keys on a server that several runs may share; fixed when the run is made."""
-    path = run.path / "run_id"
-    if not path.exists():
-        path.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
-    return path.read_text().strip()
+    """What the run is called on its replay servers: the directory's name, told from others of that name."""
+    if not run.run_id.exists():
+        run.run_id.write_text(f"{run.path.name}-{os.urandom(4).hex()}\n")
+    return run.run_id.read_text().strip()

@@ -3,6 +3,9 @@
 export HDQNN_HOME="$HOME/hdqnn-rl"
 export PATH="$HDQNN_HOME/.venv/bin:$PATH"
 
+# What was paid on IBM hardware is fetched and kept with the runs.
+export QPU_JOURNAL_DIR="$HDQNN_HOME/runs/ibm-journal"
+
 # Whoever reaches an open Ray port runs code. The token is in ~/.ray/auth_token (mode 0600), made on the head by `ray up`.
 export RAY_AUTH_MODE=token
 

@@ -102,10 +102,10 @@ PRESETS: dict[str, RunConfig] = {
 
 DESCRIPTIONS: dict[str, str] = {
     "pendulum": "Pendulum-v1 with the paper's circuit; minutes on two cores",
-    "humanoid": "Humanoid-v4, Table 2 of arXiv:2503.09119 to the letter",
+    "humanoid": "Humanoid-v4, Table 2 of arXiv:2503.09119",
     **{name: f"{env_id} with the same agent" for name, env_id in _MUJOCO_TASKS.items() if name != "humanoid"},
     **{
-        f"{name}-strong": f"{env_id}, the same circuit with our strongest critic and normalisation"
+        f"{name}-strong": f"{env_id}, the same circuit, our strongest critic, exact gradients (simulator)"
         for name, env_id in _MUJOCO_TASKS.items()
     },
     "smoke": "Pendulum-v1 for 600 steps: every part once, in under a minute",

@@ -63,7 +63,7 @@ class QPUCrew:
     Args:
         places: one worker each.
         config: batching.
-        options: Ray options of the worker processes.
+        options_of: Ray options of the worker process of a place.
         num_qubits: of the circuits to come.
         stall_s: a worker that answers nothing, or whose one run lasts, for this long is replaced.
         meanwhile: called again and again while the workers start, after a while with words for what is waited for; what
@@ -81,7 +81,7 @@ class QPUCrew:
         self,
         places: Sequence[WorkerPlace],
         config: QPUConfig,
-        options: dict[str, Any],
+        options_of: Callable[[WorkerPlace], dict[str, Any]],
         *,
         num_qubits: int = 1,
         stall_s: float = 120.0,
@@ -93,11 +93,13 @@ class QPUCrew:
         self._stall_s = stall_s
         self._has_process, self._clock = has_process, clock
         self.num_restarts = 0
-        remote = ray.remote(QPUActor).options(
-            max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS, **options
-        )
+        remote = ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS)(QPUActor)
         self._members = [
-            _Member(place, remote.remote(place.backend, place.device, config, num_qubits)) for place in places
+            _Member(
+                place,
+                remote.options(**options_of(place)).remote(place.backend, place.device, config, num_qubits),
+            )
+            for place in places
         ]
         try:
             self._wait_until_up(meanwhile, sleep)

@@ -20,10 +20,17 @@ from qpu_service.places import WorkerPlace, worker_places
 
 def processes(config: RunConfig, runtime: RayRuntime) -> list[Wanted]:
     """What of a run needs a place on the cluster."""
-    num_workers = len(_qpu_places(config))
+    places = _qpu_places(config)
+    simulators = [place for place in places if not place.is_real_device]
+    devices = [place for place in places if place.is_real_device]
     return [
         Wanted("rollout actors", config.actors.num_actors, runtime.actor_options, "--actors.num-actors"),
-        *([Wanted("QPU workers", num_workers, runtime.qpu_options, "--qpu.num-workers")] if num_workers else []),
+        *(
+            # All of a kind have the same options.
+            Wanted(name, len(kind), runtime.options_of(kind[0]), "--qpu.num-workers")
+            for name, kind in (("QPU workers", simulators), ("QPU workers of real devices", devices))
+            if kind
+        ),
         Wanted("services (evaluator, parameter board)", 2, runtime.service_options),
     ]
 
@@ -36,7 +43,7 @@ def start_qpu_workers(
     if not places:
         return None
     num_qubits = config.policy.circuit.num_qubits
-    return QPUCrew(places, config.qpu, runtime.qpu_options, num_qubits=num_qubits, stall_s=stall_s, meanwhile=meanwhile)
+    return QPUCrew(places, config.qpu, runtime.options_of, num_qubits=num_qubits, stall_s=stall_s, meanwhile=meanwhile)
 
 
 def actor_starter(

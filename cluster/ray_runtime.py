@@ -11,9 +11,11 @@ from typing import Any
 import ray
 from ray._private.state import actors
 from ray._raylet import Config  # type: ignore[attr-defined]
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import ClusterUnreachableError
 from cluster.ray_address import existing_address
+from qpu_service.places import WorkerPlace
 
 _log = logging.getLogger(__name__)
 _TOKEN = Path.home() / ".ray" / "auth_token"
@@ -31,9 +33,15 @@ class RayRuntime:
     actor_options: dict[str, Any]
     """Ray options of rollout actors."""
     qpu_options: dict[str, Any]
-    """Ray options of QPU workers."""
+    """Ray options of QPU workers that simulate."""
+    device_options: dict[str, Any]
+    """Ray options of QPU workers of real devices: on the driver's node, where account, journal and budget are."""
     service_options: dict[str, Any]
     """Ray options of evaluator and parameter board."""
+
+    def options_of(self, place: WorkerPlace) -> dict[str, Any]:
+        """Ray options of the QPU worker that owns this place."""
+        return self.device_options if place.is_real_device else self.qpu_options
 
 
 def has_process(handle: Any) -> bool:
@@ -78,16 +86,19 @@ def ray_runtime() -> Iterator[RayRuntime]:
 
 def _describe(*, is_own: bool) -> RayRuntime:
     if is_own:
-        return RayRuntime(True, "127.0.0.1", {"num_cpus": 0}, {"num_cpus": 0}, {"num_cpus": 0})
+        anywhere = {"num_cpus": 0}
+        return RayRuntime(True, "127.0.0.1", anywhere, anywhere, anywhere, anywhere)
     advertised = ray.cluster_resources()
     actor: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
     qpu: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
     service: dict[str, Any] = {"num_cpus": 0}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    device: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}  # it waits more than it computes
     # Node types that keep stateful parts on on-demand machines advertise these (cluster/aws.yaml).
     if "hdqnn_actor" in advertised or "hdqnn_service" in advertised:
         actor["resources"] = {"hdqnn_actor": _RESOURCE_SHARE}
         qpu["resources"] = service["resources"] = {"hdqnn_service": _RESOURCE_SHARE}
-    return RayRuntime(False, ray.util.get_node_ip_address(), actor, qpu, service)
+    return RayRuntime(False, ray.util.get_node_ip_address(), actor, qpu, device, service)
 
 
 def _adopt_token() -> None:

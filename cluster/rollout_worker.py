@@ -14,6 +14,7 @@ from cluster.build_replay import make_limiter, transition_spec
 from cluster.config import RunConfig
 from cluster.seeding import Stream, derive_rng, derive_seed
 from learner.config import AgentSpec
+from learner.normalisation import ReturnMoments
 from learner.parameters import ParameterSource
 from qpu_service.interfaces import CircuitSampler
 from replay.confirmed_writer import ConfirmedWriter
@@ -44,6 +45,8 @@ class ActorReport:
     incarnation: int
     num_steps: int
     episodes: Sequence[EpisodeRecord]
+    returns: ReturnMoments
+    """Of the running discounted returns of its steps."""
     busy_s: float
     """Stepping, acting and inserting."""
     blocked_s: float
@@ -141,6 +144,7 @@ class RolloutWorker:
             incarnation=self._incarnation,
             num_steps=num_steps,
             episodes=self._rollout.take_episodes(),
+            returns=self._rollout.take_returns(),
             busy_s=self._clock() - started_s - blocked_s,
             blocked_s=blocked_s,
         )

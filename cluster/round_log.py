@@ -79,8 +79,8 @@ class RoundLog:
             "is_goal_reached": self.is_goal_reached,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
+    def restore(self, state: Mapping[str, Any], *, goal_counts_anew: bool) -> None:
+        """Go on from what ``state`` returned; the rounds before count for the goal or not."""
         self._tested_update = int(state["tested_update"])
-        self.returns = [float(value) for value in state["test_returns"]]
-        self.is_goal_reached = bool(state["is_goal_reached"])
+        self.returns = [] if goal_counts_anew else [float(value) for value in state["test_returns"]]
+        self.is_goal_reached = bool(state["is_goal_reached"]) and not goal_counts_anew

@@ -49,6 +49,11 @@ class RunDirectory:
         """Data of the embedded server, or the journal of a synchronous run."""
         return self.path / "replay"
 
+    @property
+    def run_id(self) -> Path:
+        """Names the run's keys on replay servers that several runs may share; fixed when the run first starts."""
+        return self.path / "run_id"
+
     def identity(self) -> str:
         """Names this directory in words: the same for every process that trains in it, another one for a copy."""
         status = self.path.stat()

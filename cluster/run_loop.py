@@ -1,13 +1,13 @@
 """Runs one training from its directory to its last line: signals, loop, picture, where everything is."""
 
-import dataclasses
+import os
 import sys
 import time
 from collections.abc import Mapping
 
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
-from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
+from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED
 from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.run_directory import RunDirectory
@@ -63,6 +63,8 @@ def _last_lines(session: Session, run: RunDirectory, progress: Progress, elapsed
     progress.say(f"rows:         {run.metrics}, {run.evaluations}")
     progress.say(f"TensorBoard:  tensorboard --logdir {run.tensorboard}")
     progress.say(f"checkpoints:  {run.checkpoints}")
+    if os.environ.get("REDIS_URL") and not session.config.synchronous:
+        progress.say(f"replay:       on the server in REDIS_URL, until hdqnn replay drop {run.path}")
     if session.is_finished:
         progress.say(f"test it:      hdqnn evaluate {run.path}")
     else:
@@ -88,17 +90,3 @@ def _where_the_time_went(values: Mapping[str, float]) -> str:
         if name in values
     ]
     return f"time:         {', '.join(parts) or 'the run was too short to measure'}"
-
-
-def with_total_steps(config: RunConfig, total_steps: int | None) -> RunConfig:
-    """The configuration with another length, for resuming a run that is to go on longer.
-
-    Raises:
-        ConfigError: if the length is not positive.
-    """
-    if total_steps is None:
-        return config
-    try:
-        return dataclasses.replace(config, total_steps=total_steps)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

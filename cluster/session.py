@@ -24,6 +24,7 @@ from cluster.rounds import TestRunner
 from cluster.run_directory import RunDirectory
 from cluster.seeding import Stream, derive_rng
 from cluster.updates import Updates
+from learner.normalisation import ReturnMoments
 from learner.parameters import VersionedParameters
 from learner.policy_weights import describe
 from learner.state import learner_state, load_learner_state
@@ -118,10 +119,9 @@ class Session:
                 self._announce()
         return max_updates
 
-    def add_episodes(self, episodes: Sequence[EpisodeRecord]) -> None:
-        """Training episodes that ended."""
-        for episode in episodes:
-            self.learner.observe_returns(episode.discounted)
+    def add_experience(self, episodes: Sequence[EpisodeRecord], returns: ReturnMoments) -> None:
+        """Training episodes that ended, and the running discounted returns of all steps since the last call."""
+        self.learner.observe_returns(returns)
         self._episodes.extend(episodes)
         self._new_episodes.extend(episodes)
 
@@ -184,6 +184,7 @@ class Session:
         state = {
             "learner": scalars,
             "env_step": self.env_step,
+            "total_steps": self.config.total_steps,
             "sampled": self.counts.sampled,
             "published": {"version": self.version, "env_step": newest.env_step, "update_step": newest.update_step},
             "sampling_rng": self._rng.bit_generator.state,
@@ -208,9 +209,10 @@ class Session:
         self._hand_out(VersionedParameters(arrays=arrays, **state["published"]))
         self._rng.bit_generator.state = state["sampling_rng"]
         self._next_log, self._next_test = int(state["next_log"]), int(state["next_test"])
-        self.rounds.restore(state)
-        self._episodes.extend(EpisodeRecord.from_saved(saved) for saved in state["episodes"])
-        self._new_episodes = [EpisodeRecord.from_saved(saved) for saved in state["new_episodes"]]
+        # Whoever makes a run longer does not want it to end at once.
+        self.rounds.restore(state, goal_counts_anew=state["total_steps"] != self.config.total_steps)
+        self._episodes.extend(EpisodeRecord(*saved) for saved in state["episodes"])
+        self._new_episodes = [EpisodeRecord(*saved) for saved in state["new_episodes"]]
         self._saver.start(int(state["env_step"]))
 
     @property

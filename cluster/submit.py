@@ -22,8 +22,20 @@ from cluster.job_follow import STOPPED, SUCCEEDED, follow
 from cluster.ray_jobs import JOB_PREFIX, RayJobs
 
 EXIT_DETACHED = 130
-FORWARDED_VARIABLES = ("QPU_BACKEND", "QPU_DEVICE")
-"""Settings of this machine's environment that a job gets too. Never secrets: a job's environment is public."""
+FORWARDED_VARIABLES = (
+    "QPU_BACKEND",
+    "QPU_DEVICE",
+    "QPU_MODE",
+    "QPU_SAMPLER",
+    "QPU_FRACTIONAL_GATES",
+    "QPU_READOUT_MITIGATION",
+    "QPU_DEADLINE_SECONDS",
+    "QPU_REP_DELAY_SECONDS",
+    "QPU_BUDGET_SECONDS",
+    "QPU_BUDGET_JOBS",
+)
+"""Settings of this machine's environment that a job gets too. Never secrets: a job's environment is public. Nor
+QPU_JOURNAL_DIR: where the journal is kept, the head node decides."""
 HISTORY_LINES = 40
 """Lines of its past output that attaching to a run shows."""
 
@@ -39,7 +51,8 @@ examples:
 
 Everything after -- is given to hdqnn on the head node; `hdqnn --help` lists it.
 Ctrl-C detaches: the run goes on. The same command given again while its run goes on attaches to it.
-QPU_BACKEND and QPU_DEVICE are passed on; secrets are not, they belong into ~/.hdqnn-rl.env of the head node.
+QPU_BACKEND, QPU_DEVICE and the device's other settings (QPU_BUDGET_SECONDS, ...) are passed on; secrets are not, they
+belong into ~/.hdqnn-rl.env of the head node.
 
 exit code: 0 the run succeeded, 1 it failed or was stopped, 2 nothing was run or the cluster was lost, 130 detached
 """

@@ -56,8 +56,23 @@ def train_synchronous(
     torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
     # As torch.use_deterministic_algorithms(True), which also loads torch's compiler to tell it: 3 s of a core.
     torch.set_deterministic_debug_mode("error")
-    spec = agent_spec(config.env_id)
     backend = _make_backend(config)
+    try:
+        return _train(config, run, checkpoint, progress, should_stop, backend)
+    finally:
+        if backend is not None:
+            backend.close()
+
+
+def _train(
+    config: RunConfig,
+    run: RunDirectory,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    backend: CircuitBackend | None,
+) -> Session:
+    spec = agent_spec(config.env_id)
     sampler = None if backend is None else LocalSampler(backend)
     replay = _make_replay(config, spec, run, checkpoint)
     board = ParameterBoard()
@@ -102,7 +117,7 @@ def train_synchronous(
             rollout.poll()
             for lane in rollout.lanes:
                 rollout.step(lane)
-            session.add_episodes(rollout.take_episodes())
+            session.add_experience(rollout.take_episodes(), rollout.take_returns())
             before_s = time.monotonic()
             session.learn(_ALL_UPDATES)
             now_s = time.monotonic()

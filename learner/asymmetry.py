@@ -1,7 +1,7 @@
 """α of the asymmetric squared loss: fixed, annealed, or found during training.
 
 α weighs errors of overestimation, 1 − α those of underestimation; 0.5 is symmetric.
-Sources: thesis on stable continuous control, 3.4 (fixed α; its adaptation is named as future work); annealed
+Sources: thesis (learner/critic_config.py), 3.4 (fixed α; its adaptation is named as future work); annealed
 Q-learning (arXiv:2506.05968): optimistic targets at first, the policy's own values in the end.
 """
 

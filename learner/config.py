@@ -48,7 +48,7 @@ class PolicyConfig:
     """LayerNorm before the activations of PreDNN and PostDNN."""
     family: PolicyFamily = "deterministic"
     """What PostDNN's outputs mean: deterministic (TD3), gaussian (SACLite's squashed Gaussian), flow (conditional
-    RealNVP) or variational (VQL). Source: thesis on stable continuous control, 2.1.2."""
+    RealNVP) or variational (VQL). Source: thesis (learner/critic_config.py), 2.1.2."""
     weights: PolicyWeights = "trained"
     """trained: the weights themselves (paper); generated: angles of a circuit and a mapping model that make them
     (Quantum-Train, docs/dist-qtrl.md), for every block. Both act, publish and export plain weights."""

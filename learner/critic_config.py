@@ -1,7 +1,8 @@
 """Settings of the critics beyond the paper's: architecture, normalisation, value head, ensemble.
 
-The defaults are the paper's twin segmented critics (arXiv:2503.09119, Table 2, footnote 9). Thesis = the
-thesis on stable continuous control, Chapters 2 and 3.
+The defaults are the paper's twin segmented critics (arXiv:2503.09119, Table 2, footnote 9). "Thesis", here and in the
+other files of this package: D. Y.-T. Hui, Stabilizing Q-Learning for Continuous Control, MSc thesis, Université de
+Montréal, 2022.
 """
 
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class CriticConfig:
             raise ValueError("critic.asymmetry weighs squared errors; the categorical head has none: leave it at 0.5")
         if self.head == "categorical" and self.target_rule == "iterated":
             raise ValueError("critic.target_rule iterated is for the scalar head; choose --critic.head scalar")
+        if self.target_rule == "iterated" and self.num_target_critics is not None:
+            raise ValueError(
+                "critic.target_rule iterated fits each critic to the one before it, which leaves none to draw; leave "
+                "num_target_critics out"
+            )
         if self.adapts_asymmetry and self.final_asymmetry is not None:
             raise ValueError("critic.asymmetry is either annealed to final_asymmetry or adapted; choose one")
         # A group of one unit has mean itself and variance 0.

@@ -1,7 +1,7 @@
 """Critics beyond the paper's segmented one: plain or residual, normalised or not, any number of them.
 
 Axis legend: B batch, O observation, A action, E critics, K outputs of a head (1 or the number of bins).
-Sources: thesis on stable continuous control, Chapters 2 and 3 (LayerNorm, GroupNorm, residual blocks);
+Sources: thesis (learner/critic_config.py), Chapters 2 and 3 (LayerNorm, GroupNorm, residual blocks);
 CrossQ (arXiv:1902.05605) for BatchNorm over both batches; FlashSAC's block for BatchNorm inside residuals.
 """
 
@@ -17,6 +17,7 @@ from learner.config import AgentSpec
 from learner.critic_config import CriticConfig
 from learner.networks import TwinCritic
 from learner.normed_critic_kernel import NormedCriticKernel
+from learner.precision import in_float32
 from learner.value_heads import ValueHead
 
 _ALL_ROWS = slice(None)
@@ -79,8 +80,7 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, Tensor], rows: slice) -> 
     stream = torch.addmm(stream, action, first.weight[:, size:].t())
     for layer in hidden:
         stream = layer(stream)
-    output: Tensor = head(stream[rows])
-    return output
+    return in_float32(head, stream[rows])
 
 
 class ResidualBlock(nn.Module):

@@ -18,6 +18,7 @@ from learner.critic_kernel import CriticKernel
 from learner.matching import matched_sizes
 from learner.normalisation import ObservationNormaliser
 from learner.policy_families import make_action_head
+from learner.precision import in_float32
 from learner.surrogate_kernel import SurrogateKernel
 from qpu_service.circuit import CircuitShape
 
@@ -33,11 +34,11 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.num_parameters = config.circuit.num_parameters
         self.num_bits = config.circuit.num_qubits
-        sizes = matched_sizes(spec, config) if block == "mlp" else None
+        self.family = make_action_head(config, spec.action_size)
+        sizes = matched_sizes(spec, config, self.family.num_outputs) if block == "mlp" else None
         hidden_size = config.hidden_size if sizes is None else sizes.policy
         norm = config.hidden_normalisation
         self.pre = _mlp(spec.observation_size, hidden_size, self.num_parameters + config.num_links, norm)
-        self.family = make_action_head(config, spec.action_size)
         self.post = _mlp(self.num_bits + config.num_links, hidden_size, self.family.num_outputs, norm)
         self.normaliser = ObservationNormaliser(spec.observation_size) if config.normalise_observations else None
         self.angle_limit = config.angle_limit_rad
@@ -123,8 +124,7 @@ class TwinCritic(nn.Module):
             return self.kernel.values(observation, action)
         features = functional.leaky_relu(self.observation_layer(observation.expand(2, -1, -1)))
         joint = torch.cat([features, action.expand(2, -1, -1)], dim=2)
-        output: Tensor = self.value_layer(functional.leaky_relu(self.joint_layer(joint)))
-        return output.squeeze(2)
+        return in_float32(self.value_layer, functional.leaky_relu(self.joint_layer(joint))).squeeze(2)
 
     def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B"]:
         """Q-values of the first critic alone, which is what TD3's policy climbs."""
@@ -132,8 +132,7 @@ class TwinCritic(nn.Module):
             return self.kernel.first(observation, action)
         features = functional.leaky_relu(self.observation_layer.first(observation))
         joint = functional.leaky_relu(self.joint_layer.first(torch.cat([features, action], dim=1)))
-        output: Tensor = self.value_layer.first(joint)
-        return output.squeeze(1)
+        return in_float32(self.value_layer.first, joint).squeeze(1)
 
 
 class TwinLinear(nn.Module):

@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 
@@ -48,13 +49,22 @@ class ObservationNormaliser(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class ReturnMoments:
-    """Running discounted returns G ← r + γ G of one finished episode, from its first step on."""
+    """Sums over steps of running discounted returns G ← r + γ G, each from the first step of its episode on."""
 
-    count: int
-    total: float
-    total_squares: float
-    largest: float
+    count: int = 0
+    total: float = 0.0
+    total_squares: float = 0.0
+    largest: float = 0.0
     """max |G|."""
+
+    def after(self, returns: Float64[np.ndarray, "E"]) -> "ReturnMoments":
+        """With one more step of every environment, whose G it is given."""
+        return ReturnMoments(
+            self.count + len(returns),
+            self.total + float(returns.sum()),
+            self.total_squares + float(np.square(returns).sum()),
+            max(self.largest, float(np.abs(returns).max())),
+        )
 
 
 class ReturnScale:
@@ -68,7 +78,7 @@ class ReturnScale:
         self._count, self._total, self._total_squares, self._largest = 0, 0.0, 0.0, 0.0
 
     def add(self, moments: ReturnMoments) -> None:
-        """Take in one episode."""
+        """Take in the steps since the last call."""
         self._count += moments.count
         self._total += moments.total
         self._total_squares += moments.total_squares
@@ -76,8 +86,8 @@ class ReturnScale:
 
     @property
     def scale(self) -> float:
-        """The divisor; 1 until an episode has ended."""
-        if self._count == 0:
+        """The divisor; 1 until there was a reward."""
+        if self._largest == 0:
             return 1.0
         mean = self._total / self._count
         variance = max(self._total_squares / self._count - mean * mean, 0.0)

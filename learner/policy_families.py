@@ -4,7 +4,7 @@ Every family is reparameterised: action = f(outputs, ε) with ε standard normal
 rounds. The quantum layer sits before PostDNN and knows nothing of the family.
 
 Axis legend: B batch, A action, D latent, R outputs of PostDNN, E noise.
-Source: thesis on stable continuous control, 2.1.2; squashed Gaussian as SAC (arXiv:1801.01290, appendix C).
+Source: thesis (learner/critic_config.py), 2.1.2; squashed Gaussian as SAC (arXiv:1801.01290, appendix C).
 """
 
 import math

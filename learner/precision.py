@@ -1,9 +1,11 @@
 """Which number format the critics' matrix products run in on the device at hand."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from learner.config import Precision
 
@@ -15,6 +17,14 @@ def critic_autocast(precision: Precision, device: torch.device) -> torch.autocas
     """For the passes of the critics: nearly all of an update's products. Policy, surrogate, losses stay in float32."""
     dtype = precision_dtype(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """A last layer outside of mixed precision: bfloat16 has no decimals for a value of hundreds."""
+    if not torch.is_autocast_enabled(inputs.device.type):
+        return layer(inputs)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return layer(inputs.float())
 
 
 def precision_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -25,6 +25,8 @@ def num_measured_rows(num_qubits: int) -> int:
 
 def bit_entropy(means: Float[Tensor, "R N"]) -> Float[Tensor, "R"]:
     """Mean entropy of each row's bits in nats per bit: the least BCE that any surrogate of them can reach."""
+    # A mean that is 1 but for round-off of the amplitudes may be above it, where a logarithm has no value.
+    means = means.clamp(0, 1)
     return functional.binary_cross_entropy(means, means, reduction="none").mean(dim=1)
 
 

@@ -147,7 +147,7 @@ class TD3Learner:
             self._record_all(self.circuit_model.measure(batch, self.policy, self._climbed_value))
 
     def observe_returns(self, moments: ReturnMoments) -> None:
-        """Take in the discounted returns of a finished training episode, from which rewards get their scale."""
+        """Take in running discounted returns of training, from which rewards get their scale."""
         if self.config.scale_rewards:
             self.return_scale.add(moments)
 

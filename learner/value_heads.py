@@ -2,7 +2,7 @@
 
 Axis legend: B batch, E critics, K bins.
 Sources: TD3 (arXiv:1802.09477) for the scalar minimum; C51 (arXiv:1707.06887, Algorithm 1) for the projection;
-thesis on stable continuous control, 3.4, for the asymmetric loss.
+thesis (learner/critic_config.py), 3.4, for the asymmetric loss.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Spending:
     """What was spent so far, as it is in the file."""
 
     spent_s: float = 0.0
-    """Seconds that the service charged for ended jobs."""
+    """Seconds that the service charged for ended jobs and for sessions."""
     jobs: int = 0
     """Jobs that were sent."""
     estimated_s: float = 0.0
@@ -47,6 +47,8 @@ class Spending:
     """Estimated seconds of jobs that may be running, by tag."""
     uncorrected: dict[str, float] = field(default_factory=dict)
     """The same before correction."""
+    sessions: dict[str, float] = field(default_factory=dict)
+    """Seconds charged so far for sessions that are charged by the clock, by id; they are part of ``spent_s``."""
 
     @property
     def reserved_s(self) -> float:
@@ -152,6 +154,27 @@ class Budget:
                 if usage_s is not None:
                     spending.estimated_s += uncorrected_s
 
+    def settle_session(self, session_id: str, total_s: float, tag: str | None = None) -> float:
+        """Charge what a session has cost beyond what was charged for it already, whichever worker did that.
+
+        Args:
+            session_id: the session.
+            total_s: seconds that it has cost since it began.
+            tag: a job in it that has ended; its reservation is dropped, because its time is the session's.
+
+        Returns:
+            Seconds charged now.
+        """
+        with self._changing() as spending:
+            before_s = spending.sessions.get(session_id, 0.0)
+            charged_s = max(0.0, total_s - before_s)
+            spending.sessions[session_id] = before_s + charged_s
+            spending.spent_s += charged_s
+            if tag in spending.reserved:
+                del spending.reserved[tag]
+                spending.estimated_s += spending.uncorrected.pop(tag)
+            return charged_s
+
     def release(self, tag: str) -> None:
         """Give back the reservation of a job that was never sent."""
         with self._changing() as spending:
@@ -180,16 +203,7 @@ class Budget:
             fcntl.flock(lock, fcntl.LOCK_EX)
             spending = self.spending()
             yield spending
-            _write_atomically(
-                self._path,
-                {
-                    "spent_s": spending.spent_s,
-                    "jobs": spending.jobs,
-                    "estimated_s": spending.estimated_s,
-                    "reserved": spending.reserved,
-                    "uncorrected": spending.uncorrected,
-                },
-            )
+            _write_atomically(self._path, asdict(spending))
 
 
 def _write_atomically(path: Path, content: dict[str, Any]) -> None:

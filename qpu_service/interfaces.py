@@ -1,6 +1,6 @@
 """What a backend offers and what an actor sees. Implementers do not inherit from these."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from qpu_service.types import CircuitBatch, MeasurementBatch
 
@@ -19,6 +19,15 @@ class CircuitBackend(Protocol):
 
     def close(self) -> None:
         """Free threads, sessions and connections; calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class StopsMidRun(Protocol):
+    """What a backend whose runs may last for hours offers besides CircuitBackend."""
+
+    def stop(self) -> None:
+        """Let the run under way end without its bits, and refuse others; any thread may call it before ``close``."""
         ...
 
 

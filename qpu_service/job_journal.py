@@ -2,7 +2,8 @@
 
 One JSON object per line, each flushed to the disk before the next step is taken. Several workers append to one file,
 so a request that moves to another worker finds the job that was already sent for it. Circuits are known by digests that
-hold their angles, pairs, seed and shots; the digest of a circuit is its idempotency key. Must never hold a token.
+hold their angles, pairs, seed and shots; a circuit's digest and its device are its idempotency key. Must never hold a
+token.
 
 Only one worker at a time can intend a circuit, and while it submits it holds a lock that dies with its process: whoever
 finds an intended job without an id knows whether somebody still works on it.
@@ -13,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -75,7 +76,10 @@ class JobJournal:
         self._now = now
         self._offset = 0
         self._jobs: dict[str, JobEntry] = {}
-        self._by_digest: dict[str, tuple[str, int]] = {}
+        self._by_digest: dict[str, dict[str, tuple[str, int]]] = {}
+        """Tag and place by digest and device."""
+        self._ended: dict[str, None] = {}
+        """Tags in the order in which their jobs ended."""
         self._submissions = SubmissionLocks(directory / "submitting")
         self._file = self._path.open("ab", buffering=0)
         self.run_id = ""
@@ -99,8 +103,13 @@ class JobJournal:
                 self._read(line)
         self._forget()
 
-    def intend(self, digests: Sequence[str], device: str) -> JobEntry:
+    def intend(self, digests: Sequence[str], device: str, devices: Collection[str] | None = None) -> JobEntry:
         """Note a job that this worker is about to send; ``end_submission`` must follow, whatever comes of it.
+
+        Args:
+            digests: its circuits.
+            device: where it is sent.
+            devices: as of ``find``.
 
         Returns:
             Its entry, with a tag of its own.
@@ -108,10 +117,10 @@ class JobJournal:
         Raises:
             AlreadyIntendedError: if a job for one of the circuits is in the journal; nothing is noted then.
         """
-        base = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        base = hashlib.sha256("".join([device, *digests]).encode()).hexdigest()[:16]
         with self._writing():
             self.refresh()
-            if any(digest in self._by_digest for digest in digests):
+            if any(self.find(digest, devices) for digest in digests):
                 raise AlreadyIntendedError(f"a job of another worker measures some of these {len(digests)} circuits")
             attempt = 1 + sum(tag.rpartition("-")[0] == base for tag in self._jobs)
             tag = f"{base}-{attempt}"
@@ -140,10 +149,17 @@ class JobJournal:
         """Note that this job gives no bits, or was never sent."""
         return self._note(tag, {"event": "failed", "reason": reason[:500]})
 
-    def find(self, digest: str) -> tuple[JobEntry, int] | None:
-        """The job that measures this circuit, and the circuit's place in it."""
-        found = self._by_digest.get(digest)
-        return None if found is None else (self._jobs[found[0]], found[1])
+    def find(self, digest: str, devices: Collection[str] | None = None) -> tuple[JobEntry, int] | None:
+        """The job that measures this circuit, and the circuit's place in it.
+
+        Args:
+            digest: the circuit.
+            devices: those whose bits will do; None: any device's, the first that was asked.
+        """
+        for device, (tag, row) in self._by_digest.get(digest, {}).items():
+            if devices is None or device in devices:
+                return self._jobs[tag], row
+        return None
 
     def entry(self, tag: str) -> JobEntry | None:
         """The job with this tag."""
@@ -201,32 +217,39 @@ class JobJournal:
         elif event == "intended":
             digests = tuple(record["digests"])
             self._jobs[record["tag"]] = JobEntry(tag=record["tag"], device=record["device"], digests=digests)
-            self._by_digest.update({digest: (record["tag"], row) for row, digest in enumerate(digests)})
+            for row, digest in enumerate(digests):
+                self._by_digest.setdefault(digest, {})[record["device"]] = (record["tag"], row)
         elif event == "submitted":
             self._update(record["tag"], state=event, job_id=record["job_id"], session_id=record["session_id"])
+            self._ended.pop(record["tag"], None)
         elif event == "done":
             self._update(record["tag"], state=event, usage_s=record["usage_s"])
+            self._ended.setdefault(record["tag"])
         elif event == "failed":
             self._update(record["tag"], state=event)
             self._release(record["tag"])
+            self._ended.setdefault(record["tag"])
 
     def _update(self, tag: str, **changes: Any) -> None:
         self._jobs[tag] = replace(self._jobs[tag], **changes)
 
     def _release(self, tag: str) -> None:
-        for digest in self._jobs[tag].digests:
-            if self._by_digest.get(digest, ("", 0))[0] == tag:
-                del self._by_digest[digest]
+        job = self._jobs[tag]
+        for digest in job.digests:
+            tags = self._by_digest.get(digest, {})
+            if tags.get(job.device, ("", 0))[0] == tag:
+                del tags[job.device]
+                if not tags:
+                    del self._by_digest[digest]
 
     def _forget(self) -> None:
-        ended = [tag for tag, job in self._jobs.items() if job.state in ("done", "failed")]
-        for tag in ended[: max(0, len(ended) - _REMEMBERED)]:
+        for tag in list(self._ended)[: max(0, len(self._ended) - _REMEMBERED)]:
             self._release(tag)
-            del self._jobs[tag]
+            del self._jobs[tag], self._ended[tag]
 
 
 def circuit_digests(circuits: CircuitBatch) -> list[str]:
-    """Idempotency key of each circuit: 128 bits of a hash of its angles, pairs, seed and the number of shots."""
+    """What tells circuits apart on a device: 128 bits of a hash of its angles, pairs, seed and the number of shots."""
     shape = repr((circuits.angles.shape[1:], circuits.shots)).encode()
     angles, pairs = circuits.angles.astype("<f4", copy=False), circuits.entangler_pairs.astype("<i2", copy=False)
     return [

@@ -5,7 +5,7 @@ Decided here for worker watchers, policies and actor watchers together, because 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qpu_service.config import QPUConfig
 from qpu_service.ibm.config import config_from_environment
@@ -36,13 +36,14 @@ def patience(config: QPUConfig, backends: str | None, environment: Mapping[str, 
     Args:
         config: ``stall_s`` and ``timeout_s`` count where they are set.
         backends: comma-separated names; None where no circuit runs.
-        environment: has QPU_DEADLINE_SECONDS, the longest time of one IBM request.
+        environment: has QPU_DEADLINE_SECONDS, the longest time of one IBM request; not read where nothing is open.
 
     Raises:
         BackendUnavailableError: if a setting of the ibm backend is impossible.
     """
     stall_s, timeout_s, actor_s = _STALL_S, _TIMEOUT_S, _ACTOR_S
-    if "ibm" in [name.strip() for name in (backends or "").split(",")]:
+    is_open = config.stall_s is None or config.timeout_s is None
+    if is_open and "ibm" in [name.strip() for name in (backends or "").split(",")]:
         stall_s = config_from_environment(None, environment).deadline_s + _PAST_DEADLINE_S
         timeout_s = 2 * stall_s
     if config.timeout_s is not None:
@@ -50,3 +51,12 @@ def patience(config: QPUConfig, backends: str | None, environment: Mapping[str, 
     if timeout_s != _TIMEOUT_S:
         actor_s = max(actor_s, 2 * timeout_s + 60.0)  # an actor's call may wait for the bits of both of its lanes
     return Patience(config.stall_s if config.stall_s is not None else stall_s, timeout_s, actor_s)
+
+
+def with_patience(config: QPUConfig, backends: str | None, environment: Mapping[str, str] = os.environ) -> QPUConfig:
+    """The same settings with nothing left open, for processes whose environment is not that of the run.
+
+    Args and Raises: as of ``patience``, which gives the same for the result, in any environment.
+    """
+    waits = patience(config, backends, environment)
+    return replace(config, stall_s=waits.stall_s, timeout_s=waits.timeout_s)

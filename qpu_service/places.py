@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from qpu_service.ibm.config import is_simulated
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
@@ -9,6 +11,11 @@ class WorkerPlace:
 
     backend: str
     device: str | None
+
+    @property
+    def is_real_device(self) -> bool:
+        """Whether circuits are paid for: the worker then needs an account, and the journal and budget of the others."""
+        return self.backend == "ibm" and not is_simulated(self.device)
 
 
 def worker_places(backends: str, devices: str | None, num_workers: int) -> list[WorkerPlace]:

@@ -3,7 +3,7 @@
 Axis legend: B batch, M layers, N qubits, S shots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int16, UInt8, UInt64
@@ -44,6 +44,12 @@ class CircuitBatch:
     def __len__(self) -> int:
         """Number of circuits B."""
         return len(self.angles)
+
+    def take(self, rows: list[int] | slice) -> "CircuitBatch":
+        """Some of the circuits."""
+        return replace(
+            self, angles=self.angles[rows], entangler_pairs=self.entangler_pairs[rows], seeds=self.seeds[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

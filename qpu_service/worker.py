@@ -19,7 +19,7 @@ import numpy as np
 from qpu_service.config import QPUConfig
 from qpu_service.device_health import ReportsHealth
 from qpu_service.errors import BackendFailedError, BackendUnavailableError, InvalidCircuitError, QPUError
-from qpu_service.interfaces import CircuitBackend
+from qpu_service.interfaces import CircuitBackend, StopsMidRun
 from qpu_service.types import CircuitBatch, MeasurementBatch
 from qpu_service.worker_stats import StatsRecorder, WorkerStats
 
@@ -92,9 +92,14 @@ class QPUWorker:
         return self._stats.snapshot(queued_circuits=self._queued_circuits, running_s=running_s, device=device)
 
     async def close(self) -> None:
-        """Finish the present run, refuse what is queued, free the backend; calling it twice is fine."""
+        """Finish the present run, or stop it where it may take hours; refuse what is queued, free the backend.
+
+        Calling it twice is fine.
+        """
         self._is_closed = True
         self._changed.set()
+        if isinstance(self._backend, StopsMidRun):
+            await asyncio.to_thread(self._backend.stop)
         if self._dispatcher is not None:
             await self._dispatcher
         if self._thread is not None:

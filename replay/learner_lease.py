@@ -2,18 +2,20 @@
 
 A copy of a run directory has the same run id, and so the same keys on a server; two that train at once would mix their
 transitions. The lease names the directory itself. Whoever was killed takes its lease up again at once; anybody else
-waits until it has run out.
+waits until it has run out. Every server of the run has one, so that each knows whether its data are in use.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from replay.errors import ReplayConfigError, ReplayError
+from replay.redis_dataset import key_of
 from replay.redis_session import RedisSession, Script
+from replay.server_urls import server_urls
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class LearnerLease:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._session, self._run_id, self._holder = session, run_id, holder
-        self._key = f"hdqnn:{{{run_id}}}:learner"
+        self._key = key_of(run_id, "learner")
         self._duration_s, self._sleep = duration_s, sleep
         self._script = Script("lease")
         self._lost_to: str | None = None
@@ -105,14 +107,26 @@ class LearnerLease:
         )
 
 
+class HeldLeases:
+    """The leases of one run on all its servers."""
+
+    def __init__(self, leases: Sequence[LearnerLease]) -> None:
+        self._leases = leases
+
+    def poll(self) -> None:
+        """See whether they are still ours; errors as of ``LearnerLease.poll``."""
+        for lease in self._leases:
+            lease.poll()
+
+
 @contextmanager
 def hold_lease(
     url: str, run_id: str, holder: str, *, duration_s: float = _DURATION_S, deadline_s: float = 60.0
-) -> Iterator[LearnerLease]:
-    """Keep others from learning from a run for as long as this lasts.
+) -> Iterator[HeldLeases]:
+    """Keep others from learning from a run, and from dropping its data, for as long as this lasts.
 
     Args:
-        url: of the server that has the run's data.
+        url: of the server that has the run's data, or of several as in ``REDIS_URL``.
         run_id: which run.
         holder: names this learner, the same after its death.
         duration_s: how long it stays taken when this process dies.
@@ -120,13 +134,16 @@ def hold_lease(
 
     Raises:
         ReplayConfigError: if another learner is alive.
-        ReplayUnreachableError: if the server stays away.
+        ReplayUnreachableError: if a server stays away.
+        ReplayFullError: if a server stays full.
     """
-    session = RedisSession(url, deadline_s=deadline_s)
-    lease = LearnerLease(session, run_id, holder, duration_s=duration_s)
-    try:
-        lease.acquire()
-        yield lease
-    finally:
-        lease.close()
-        session.close()
+    with ExitStack() as stack:
+        leases = []
+        for each in server_urls(url):
+            session = RedisSession(each, deadline_s=deadline_s)
+            stack.callback(session.close)
+            lease = LearnerLease(session, run_id, holder, duration_s=duration_s)
+            stack.callback(lease.close)
+            lease.acquire()
+            leases.append(lease)
+        yield HeldLeases(leases)

@@ -9,6 +9,9 @@ Keys, all with the run as hash tag so that a cluster keeps them together:
 - ``hdqnn:{run}:lengths``       list: ``steps bytes`` of every segment held, oldest first
 - ``hdqnn:{run}:segment:<i>``   string: the frame of segment i
 - ``hdqnn:{run}:staged:<n>``    string: a frame inside an insert's transaction; outside of one there is none
+- ``hdqnn:{run}:learner``       string: who learns, for as long as it lives (``learner_lease.py``)
+- ``hdqnn:{run}:learners``      hash: what each learner without a mirror has sampled (``redis_sampler.py``)
+- ``hdqnn:{run}:meta:fence``    string: written to wait for the disk (``confirmed_writer.py``)
 """
 
 import secrets
@@ -21,8 +24,14 @@ from replay.errors import ReplayConfigError, ReplayLostError
 from replay.redis_session import RedisSession, Script
 from replay.types import ReplayCounts, TransitionSpec
 
+KEY_PREFIX = "hdqnn:"
 STATUS_LOST = 3
 """What the scripts return when another data set, or none, is on the server."""
+
+
+def key_of(run_id: str, name: str) -> str:
+    """The key of this name among those of a run."""
+    return f"{KEY_PREFIX}{{{run_id}}}:{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +85,10 @@ class RedisDataset:
         self.run_id = run_id
         self.spec = spec
         self.meta_key, self.counters_key, self.sequences_key, self.incarnations_key, self.lengths_key = (
-            f"hdqnn:{{{run_id}}}:{name}" for name in ("meta", "counters", "sequences", "incarnations", "lengths")
+            key_of(run_id, name) for name in ("meta", "counters", "sequences", "incarnations", "lengths")
         )
-        self.segment_prefix = f"hdqnn:{{{run_id}}}:segment:"
-        self.staging_prefix = f"hdqnn:{{{run_id}}}:staged:"
+        self.segment_prefix = key_of(run_id, "segment:")
+        self.staging_prefix = key_of(run_id, "staged:")
         self._counters_script = Script("counters")
         session.check_no_eviction()
         self.dataset_id = self._open(capacity, capacity_bytes, dataset_id)
@@ -122,8 +131,9 @@ class RedisDataset:
         if status == STATUS_LOST:
             raise ReplayLostError(
                 f"the replay server at {self.session.label} no longer holds the data of run {self.run_id!r} "
-                f"(data set {self.dataset_id}); it was emptied, or restarted without its append-only file; bring "
-                "its data back and resume from a checkpoint, or start a new run"
+                f"(data set {self.dataset_id}); they were dropped (`hdqnn replay drop`), or it was emptied, or "
+                "restarted without its append-only file; bring its data back and resume from a checkpoint, or start a "
+                "new run"
             )
 
     def _open(self, capacity: int, capacity_bytes: int, dataset_id: str | None) -> str:

@@ -23,7 +23,7 @@ from replay.codec import HEAD_BYTES
 from replay.errors import ReplayConfigError, ReplayError
 from replay.rate_limiter import RateLimiter
 from replay.records import are_finite, read_transitions, record_dtype, transition_dtype, version_offset
-from replay.redis_dataset import RedisDataset
+from replay.redis_dataset import RedisDataset, key_of
 from replay.redis_session import RedisSession, Script
 from replay.row_reader import RowReader, UnexpectedAnswerError
 from replay.sampling import EVERYTHING, SampleRule
@@ -86,7 +86,7 @@ class RedisSampler:
         self._script = Script("sample")
         record_bytes, self._row_bytes = record_dtype(dataset.spec).itemsize, transition_dtype(dataset.spec).itemsize
         self._rows = RowReader(dataset.segment_prefix, HEAD_BYTES, record_bytes, self._row_bytes)
-        self._learners_key = f"hdqnn:{{{dataset.run_id}}}:learners"
+        self._learners_key = key_of(dataset.run_id, "learners")
         self._window: Window | None = None
         self._size = 0
         self._counts = ReplayCounts()

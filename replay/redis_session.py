@@ -117,7 +117,7 @@ class RedisSession:
             self._sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
-    def script(self, script: "Script", keys: Sequence[str], *arguments: object) -> Callable[[Any], Any]:
+    def script(self, script: "Script", keys: Sequence[str | bytes], *arguments: object) -> Callable[[Any], Any]:
         """An action for ``attempt`` or ``call`` that runs a script atomically on the server."""
 
         def run(client: Any) -> Any:
@@ -167,7 +167,8 @@ class RedisSession:
         if isinstance(error, errors.OutOfMemoryError) or "OOM command not allowed" in text:
             return ReplayFullError(
                 f"the replay server at {self.label} is out of memory ({text}); expected room for the configured "
-                "capacity; raise its maxmemory or start a run with a smaller replay capacity"
+                "capacity. Data of other runs may fill it: `hdqnn replay list` shows them, `hdqnn replay drop RUN` "
+                "removes those of one. Or raise its maxmemory, or start a run with a smaller replay capacity"
             )
         if text.startswith("MISCONF"):
             return ReplayFullError(

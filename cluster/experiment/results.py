@@ -41,11 +41,11 @@ def read_result(run: ExperimentRun) -> RunResult | None:
     planned, config = run.planned, run.planned.config
     period = config.evaluation.period_steps
     # Runs insert whole segments, so the same round comes some steps earlier or later; the last one has its own step.
-    curve = {
-        min(int(row["env_step"]) // period * period, config.total_steps): float(row["mean_return"]) for row in rounds
-    }
-    if int(rounds[-1]["env_step"]) >= config.total_steps:
-        curve[config.total_steps] = float(rounds[-1]["mean_return"])
+    curve = {}
+    for row in rounds:
+        step = int(row["env_step"])
+        key = step // period * period if step < config.total_steps else config.total_steps
+        curve[key] = float(row["mean_return"])
     final = run.final_returns() if run.final_episodes else None
     return RunResult(
         name=planned.name,

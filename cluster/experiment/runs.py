@@ -17,8 +17,8 @@ from cluster.experiment.kept import KeptResult, read_kept, write_kept
 from cluster.run_directory import RunDirectory, read_rows
 
 Task = Literal["train", "resume", "evaluate"]
-_NOT_COMPARED = ("run_dir", "backend", "total_steps", "num_threads", "prometheus_port")
-"""Fields that a run may have otherwise than the file: its length can grow, the rest is where and how it runs."""
+_NOT_COMPARED = ("run_dir", "backend", "num_threads", "prometheus_port")
+"""Fields that a run may have otherwise than the file: where and how it runs."""
 _TAIL_BYTES = 65_536
 
 
@@ -192,13 +192,18 @@ class ExperimentRun:
         differing = [
             f"{name} = {found[name]!r} and not {wanted[name]!r}"
             for name in sorted(wanted.keys() & found.keys())
-            if name not in _NOT_COMPARED and found[name] != wanted[name]
+            if name not in _NOT_COMPARED and found[name] != wanted[name] and not self._can_grow(name, found[name])
         ]
         if differing:
             raise ConfigError(
                 f"{where} was made with {', '.join(differing)}; an experiment holds runs of one file: change "
                 "the file back, or give the changed experiment another name"
             )
+
+    def _can_grow(self, name: str, found: Any) -> bool:
+        """A shorter run is made longer where a longer one does the same from its first step on."""
+        config = self.planned.config
+        return name == "total_steps" and found < config.total_steps and not config.has_schedules
 
 
 def experiment_runs(experiment: Experiment) -> list[ExperimentRun]:

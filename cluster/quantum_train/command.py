@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from cluster.checkpoint import Checkpoint, has_checkpoints, load_newest
 from cluster.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from cluster.metrics import MetricsWriter
+from cluster.overrides import override, with_total_steps
 from cluster.plot import draw_curve
 from cluster.progress import Progress, format_duration
 from cluster.quantum_train.build import LEADER, check_backend, make_learner, task_spec
@@ -58,10 +58,9 @@ def parse(preset: str, overrides: Sequence[str]) -> QuantumTrainRunConfig:
         ValueError: for a value out of range.
         SystemExit: with code 2 for an unknown field or a value of the wrong type.
     """
-    config = tyro.cli(
-        QuantumTrainRunConfig,
-        default=PRESETS[preset],
-        args=[_long_flag(argument) for argument in overrides],
+    config = override(
+        PRESETS[preset],
+        [_long_flag(argument) for argument in overrides],
         prog=f"hdqnn train {preset}",
         description=f"{DESCRIPTIONS[preset]}. Short: --agents K, --depth L, --shots S. Every field can be overridden:",
     )
@@ -78,18 +77,20 @@ def resume(path: Path, total_steps: int | None) -> int:
     """Go on with a run."""
     run = RunDirectory(path)
     config = read_config(run.config)
-    if total_steps is not None:
-        config = dataclasses.replace(config, total_steps=total_steps)
     with lock_run(run):
         checkpoint = None
         if has_checkpoints(run.checkpoints):
             checkpoint = load_newest(run.checkpoints)
         else:
             _log.warning("%s ended before it had a checkpoint; it starts again from its first step", path)
-        _check(config)
+        longer = with_total_steps(config, total_steps)
+        _check(longer)
+        if longer != config:
+            # In the run's own file, so that it is resumed to this length from now on.
+            write_config(longer, run.config)
         for rows in (run.metrics, run.evaluations):
             drop_rows_after(rows, -1 if checkpoint is None else int(checkpoint.scalars["env_step"]))
-        return _run(config, run, checkpoint)
+        return _run(longer, run, checkpoint)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

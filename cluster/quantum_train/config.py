@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from cluster.config import CheckpointConfig, build
+from cluster.config import CheckpointConfig, build, write_yaml
 from cluster.errors import ConfigError
 from learner.quantum_train.config import GeneratorConfig, GradientConfig, LearningConfig, Parametrisation
 
@@ -68,11 +68,11 @@ class QuantumTrainRunConfig:
     total_rounds: int | None = None
     """Also end after so many rounds; None for no such end. A policy that has collapsed makes very short ones."""
     stop_return: float | None = None
-    """Stop once two test rounds in a row reach this mean return."""
+    """Stop once two test rounds in a row reach this mean return; a preset's holds for its own env_id alone."""
     seed: int = 1
     """Every other seed derives from it."""
     run_dir: Path | None = None
-    """Where the run is kept; default: runs/<preset>-<time>. It must not exist yet."""
+    """Where the run is kept; default: runs/<preset>-<time>-s<seed>. It must not exist yet."""
     synchronous: bool = False
     """One process, bit-reproducible, without Ray."""
     prometheus_port: int | None = None
@@ -116,7 +116,7 @@ def write_config(config: QuantumTrainRunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML."""
     plain: dict[str, Any] = dataclasses.asdict(config)
     plain["run_dir"] = None if config.run_dir is None else str(config.run_dir)
-    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    write_yaml(plain, path)
 
 
 def read_config(path: Path) -> QuantumTrainRunConfig:

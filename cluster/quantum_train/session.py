@@ -111,6 +111,7 @@ class TeamSession:
         self.learner.policy.fill()
         scalars: dict[str, Any] = {
             "env_step": self.counters.env_step,
+            "total_steps": self.config.total_steps,
             "episodes": self.counters.episodes,
             "update_step": self.counters.update_step,
             "round": self.training.round,
@@ -135,7 +136,9 @@ class TeamSession:
         self.training.round = int(saved["round"])
         self.counters = Counters(int(saved["env_step"]), int(saved["episodes"]), int(saved["update_step"]))
         self._tested_round = int(saved["tested_round"])
-        self.test_returns = [float(value) for value in saved["test_returns"]]
+        # Whoever makes a run longer does not want it to end at once: its goal counts anew.
+        is_longer = saved["total_steps"] != self.config.total_steps
+        self.test_returns = [] if is_longer else [float(value) for value in saved["test_returns"]]
         self._recent.extend(float(value) for value in saved["recent"])
         period = self.config.checkpoint.period_steps
         self._next_save = None if period is None else (self.counters.env_step // period + 1) * period

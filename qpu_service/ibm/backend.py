@@ -6,7 +6,7 @@ was already paid for, whatever other circuits it is asked together with.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -20,7 +20,7 @@ from qpu_service.ibm.charges import Charges
 from qpu_service.ibm.config import IBMConfig
 from qpu_service.ibm.interfaces import Runtime
 from qpu_service.ibm.jobs import JobRunner, SentJob
-from qpu_service.ibm.trouble import JobTroubleError, Timing
+from qpu_service.ibm.trouble import Interruption, JobTroubleError, Timing
 from qpu_service.ibm.usage import UsageModel, split_into_jobs
 from qpu_service.job_journal import AlreadyIntendedError, JobJournal, circuit_digests
 from qpu_service.readout import ReadoutErrors, correct_bits, read_errors
@@ -31,6 +31,16 @@ logger = logging.getLogger(__name__)
 
 _MAX_JOB_FAILURES = 3
 """Jobs of one request that may fail in a way that is worth another try."""
+_STOP_S = 3.0
+"""Longest wait for a run that is told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Bits of one circuit."""
+
+    bits: UInt8[np.ndarray, "S N"]
+    device: str
 
 
 class IBMBackend:
@@ -59,11 +69,18 @@ class IBMBackend:
         self._journal = journal
         self._budget = budget
         self._config = config
-        self._timing = timing or Timing()
+        self._interruption = Interruption(timing or Timing())
+        self._timing = self._interruption.timing
         self._breaker = Breaker(self._timing.clock)
         self._charges = Charges(runtime, journal, budget, self._timing)
         self._runner = JobRunner(
-            runtime, journal, budget, charges=self._charges, timing=self._timing, breaker=self._breaker
+            runtime,
+            journal,
+            budget,
+            devices=config.accepted_devices,
+            charges=self._charges,
+            timing=self._timing,
+            breaker=self._breaker,
         )
         self._assemblers: dict[tuple[str, int], Any] = {}
         self._lock = Lock()
@@ -72,7 +89,7 @@ class IBMBackend:
 
     @property
     def name(self) -> str:
-        """Name stored with every bitstring: ``ibm:`` and the device."""
+        """``ibm:`` and the device that circuits go to; bits are stored with the name of the one that measured them."""
         return f"ibm:{self._runtime.device_name}"
 
     def run(self, circuits: CircuitBatch) -> MeasurementBatch:
@@ -90,18 +107,20 @@ class IBMBackend:
         with self._lock:
             if self._is_closed:
                 raise BackendUnavailableError(f"backend {self.name} is closed; make a new one")
+            self._interruption.check()
             self._charges.reconcile()
-            found: dict[str, UInt8[np.ndarray, "S N"]] = {}
+            found: dict[str, _Measured] = {}
             job_ids: list[str] = []
             self._measure_all(circuits, digests, found, job_ids)
             empty = np.zeros((0, circuits.shots, circuits.angles.shape[2]), np.uint8)
-            bits = np.stack([found[digest] for digest in digests]) if digests else empty
-            if self._config.corrects_readout and digests:
-                bits = correct_bits(bits, self.readout_errors(circuits), circuits.seeds)
+            bits = np.stack([found[digest].bits for digest in digests]) if digests else empty
+            devices = [found[digest].device for digest in digests]
+            if self._config.corrects_readout:
+                bits = self._corrected(circuits, bits, devices)
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
-            backend_name=self.name,
+            backend_name=f"ibm:{','.join(dict.fromkeys(devices))}" if devices else self.name,
             execution_s=self._timing.clock() - started_s,
             job_id=",".join(dict.fromkeys(job_ids)) or None,
         )
@@ -123,21 +142,31 @@ class IBMBackend:
 
     def readout_errors(self, circuits: CircuitBatch) -> ReadoutErrors:
         """Readout errors of the physical qubits that hold each qubit of each circuit, as the device reports them."""
-        assembler = self._assembler(circuits.angles.shape[2])
-        return read_errors(self._runtime.target, np.array(assembler.region.qubits)[assembler.places(circuits)])
+        return self._readout_errors(circuits, self._runtime.device_name)
+
+    def stop(self) -> None:
+        """End the run under way, see StopsMidRun; the job that it waits for is taken up by the next start."""
+        self._interruption.interrupt()
+        if self._lock.acquire(timeout=_STOP_S):
+            self._lock.release()
+        else:
+            # It is in a call to the service, which may hang for minutes: a session costs meanwhile.
+            self._runtime.close()
 
     def close(self) -> None:
         """Close sessions and files; calling it twice is fine. Jobs that run are taken up by the next start."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                self._charges.reconcile(now=True)
+                session_id = self._runtime.session_id
                 self._runtime.close()
+                self._charges.reconcile(now=True)
+                self._charges.charge_session(session_id)
                 self._journal.close()
                 self._clean_up()
 
     def _measure_all(
-        self, asked: CircuitBatch, digests: Sequence[str], found: dict[str, Any], job_ids: list[str]
+        self, asked: CircuitBatch, digests: Sequence[str], found: dict[str, _Measured], job_ids: list[str]
     ) -> None:
         """Fill ``found`` for every digest; tries again what the error table allows."""
         deadline_s = self._timing.clock() + self._config.deadline_s
@@ -157,12 +186,13 @@ class IBMBackend:
         asked: CircuitBatch,
         row_of: dict[str, int],
         missing: list[str],
-        found: dict[str, Any],
+        found: dict[str, _Measured],
         job_ids: list[str],
         deadline_s: float,
     ) -> None:
         self._journal.refresh()
-        known = {hit[0].tag: hit[0] for digest in missing if (hit := self._journal.find(digest)) is not None}
+        devices = self._config.accepted_devices
+        known = {hit[0].tag: hit[0] for digest in missing if (hit := self._journal.find(digest, devices)) is not None}
         for entry in known.values():
             sent = self._runner.reattach(entry, deadline_s)
             if sent is not None:
@@ -170,11 +200,8 @@ class IBMBackend:
         new = [digest for digest in missing if digest not in found]
         if not new:
             return
-        rows = [row_of[digest] for digest in new]
-        part = replace(
-            asked, angles=asked.angles[rows], entangler_pairs=asked.entangler_pairs[rows], seeds=asked.seeds[rows]
-        )
-        assembler = self._assembler(part.angles.shape[2])
+        part = asked.take([row_of[digest] for digest in new])
+        assembler = self._assembler(part.angles.shape[2], self._runtime.device_name)
         jobs = split_into_jobs(assembler.loads(part), assembler.sizes(part), part.shots)
         at_once = len(jobs) if self._config.mode == "batch" else 1
         for first in range(0, len(jobs), at_once):
@@ -187,9 +214,8 @@ class IBMBackend:
     def _send(
         self, assembler: Any, part: CircuitBatch, digests: list[str], job: slice, *, deadline_s: float
     ) -> SentJob:
-        chosen = replace(
-            part, angles=part.angles[job], entangler_pairs=part.entangler_pairs[job], seeds=part.seeds[job]
-        )
+        self._interruption.check()
+        chosen = part.take(job)
         model = UsageModel(repetition_delay_s=self._runtime.repetition_delay_s)
         length_s = max(model.circuit_s, float(assembler.durations_s(chosen).max()))
         estimate_s = replace(model, circuit_s=length_s).seconds(executions=len(chosen) * chosen.shots)
@@ -205,7 +231,7 @@ class IBMBackend:
         self,
         asked: CircuitBatch,
         sent: SentJob,
-        found: dict[str, Any],
+        found: dict[str, _Measured],
         job_ids: list[str],
         deadline_s: float,
     ) -> None:
@@ -217,7 +243,8 @@ class IBMBackend:
                 f"job {sent.job.job_id} returned {len(bits)} circuits with bits of shapes {shapes}, expected "
                 f"{len(sent.entry.digests)} of {expected}; its bits are not used"
             )
-        found.update(zip(sent.entry.digests, bits, strict=True))
+        measured = (_Measured(circuit, sent.entry.device) for circuit in bits)
+        found.update(zip(sent.entry.digests, measured, strict=True))
         job_ids.append(sent.job.job_id)
 
     def _react(self, trouble: JobTroubleError, failures: int, deadline_s: float) -> None:
@@ -241,11 +268,28 @@ class IBMBackend:
             self._breaker.pause(pause)
             self._timing.sleep(pause)
 
-    def _assembler(self, num_qubits: int) -> Any:
+    def _corrected(
+        self, circuits: CircuitBatch, bits: UInt8[np.ndarray, "B S N"], devices: Sequence[str]
+    ) -> UInt8[np.ndarray, "B S N"]:
+        """Bits corrected by the readout errors of the device that measured each circuit."""
+        corrected = bits.copy()
+        for device in dict.fromkeys(devices):
+            rows = [row for row, measured_by in enumerate(devices) if measured_by == device]
+            part = circuits.take(rows)
+            corrected[rows] = correct_bits(bits[rows], self._readout_errors(part, device), part.seeds)
+        return corrected
+
+    def _readout_errors(self, circuits: CircuitBatch, device: str) -> ReadoutErrors:
+        assembler = self._assembler(circuits.angles.shape[2], device)
+        target = self._runtime.target_of(device)
+        return read_errors(target, np.array(assembler.region.qubits)[assembler.places(circuits)])
+
+    def _assembler(self, num_qubits: int, device: str) -> Any:
         from qpu_service.isa import CircuitAssembler
 
-        key = (self._runtime.device_name, num_qubits)
+        key = (device, num_qubits)
         if key not in self._assemblers:
-            self._assemblers[key] = CircuitAssembler(self._runtime.target, num_qubits)
-            self._runtime.prepare(self._assemblers[key].region.qubits)
+            self._assemblers[key] = CircuitAssembler(self._runtime.target_of(device), num_qubits)
+            if device == self._runtime.device_name:
+                self._runtime.prepare(self._assemblers[key].region.qubits)
         return self._assemblers[key]

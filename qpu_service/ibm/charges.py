@@ -43,26 +43,30 @@ class Charges:
                         self.settle(entry, job)
                 except Exception as error:
                     logger.info("usage of job %s is not known yet: %s", entry.job_id, error)
+        self.charge_session(self._runtime.session_id)
 
     def settle(self, entry: JobEntry, job: DeviceJob | None) -> float | None:
-        """Charge what the service charged, if it knows; returns it. Without the job, its estimate counts as spent."""
-        if job is None:
-            self._budget.settle(entry.tag, None)
-            return None
+        """Charge what the service charged, if it knows; returns it. Without the job, its estimate counts as spent.
+
+        A job in a session is charged what the session has cost since it was charged last.
+        """
         try:
-            usage_s = self._session_share_s(entry)
-            usage_s = job.usage_s() if usage_s is None else usage_s
+            total_s = self._runtime.session_usage_s(entry.session_id)
+            if entry.session_id is not None and total_s is not None:
+                return self._budget.settle_session(entry.session_id, total_s, entry.tag)
+            usage_s = None if job is None else job.usage_s()
         except Exception as error:
-            logger.info("usage of job %s is not known yet: %s", job.job_id, error)
+            logger.info("usage of job %s is not known yet: %s", entry.job_id, error)
             return None
-        if usage_s is not None:
+        if job is None or usage_s is not None:
             self._budget.settle(entry.tag, usage_s)
         return usage_s
 
-    def _session_share_s(self, entry: JobEntry) -> float | None:
-        """What a session has cost since its earlier jobs were charged; None outside sessions."""
-        total_s = self._runtime.session_usage_s(entry.session_id)
-        if total_s is None:
-            return None
-        charged = (job.usage_s or 0.0 for job in self._journal.jobs if job.session_id == entry.session_id)
-        return max(0.0, total_s - sum(charged))
+    def charge_session(self, session_id: str | None) -> None:
+        """Charge what a session has cost, also while no job ran in it; nothing for None and for batches."""
+        try:
+            total_s = self._runtime.session_usage_s(session_id)
+            if session_id is not None and total_s is not None:
+                self._budget.settle_session(session_id, total_s)
+        except Exception as error:
+            logger.info("usage of session %s is not known yet: %s", session_id, error)

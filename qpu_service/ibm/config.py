@@ -12,7 +12,7 @@ from qpu_service.errors import BackendUnavailableError
 ExecutionMode = Literal["job", "batch", "session"]
 SamplerGeneration = Literal["auto", "legacy", "executor"]
 
-_LOCAL_PREFIXES = ("fake_", "ideal_")
+_SIMULATED_PREFIXES = ("fake_", "ideal_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class IBMConfig:
     device: str | None = None
     """``ibm_…``: that device. ``fake_…``: an offline copy with its noise. ``ideal_…``: the same without noise.
     None: the least busy device of the account."""
+    other_devices: tuple[str, ...] = ()
+    """Devices of the run's other workers: a job that one of them has for the same circuits will do."""
     mode: ExecutionMode = "job"
     """Execution mode. A session is charged by the wall clock while it is active."""
     sampler: SamplerGeneration = "auto"
@@ -34,9 +36,9 @@ class IBMConfig:
     deadline_s: float = 3_600.0
     """Longest wall-clock time of one request, queue included; then its job is cancelled."""
     budget: BudgetLimits = field(default_factory=BudgetLimits)
-    """What may be spent over all starts with the same journal."""
+    """What may be spent on real devices over all starts with the same journal."""
     journal_dir: Path | None = None
-    """Where journal and budget are kept."""
+    """Where journal and budget of real devices are kept."""
     repetition_delay_s: float | None = None
     """Pause between executions; None is the device's default."""
 
@@ -53,7 +55,12 @@ class IBMConfig:
     @property
     def is_local(self) -> bool:
         """Whether the device is simulated on this machine."""
-        return self.device is not None and self.device.startswith(_LOCAL_PREFIXES)
+        return is_simulated(self.device)
+
+    @property
+    def accepted_devices(self) -> frozenset[str] | None:
+        """Devices whose bits answer a request; None where any device will do."""
+        return None if self.device is None else frozenset({self.device, *self.other_devices})
 
     @property
     def has_budget(self) -> bool:
@@ -61,20 +68,29 @@ class IBMConfig:
         return self.budget.seconds is not None or self.budget.jobs is not None
 
 
+def is_simulated(device: str | None) -> bool:
+    """Whether this is an offline copy of a device; None, the least busy one, is a real one."""
+    return device is not None and device.startswith(_SIMULATED_PREFIXES)
+
+
 def config_from_environment(device: str | None, environment: Mapping[str, str] = os.environ) -> IBMConfig:
     """Read QPU_… variables.
 
     Args:
-        device: overrides QPU_DEVICE.
+        device: overrides QPU_DEVICE, and is one of its entries where it lists those of several workers.
         environment: where to read.
 
     Raises:
         BackendUnavailableError: naming the variable that has an impossible value.
     """
     text = {name: environment.get(name, "").strip() for name in environment if name.startswith("QPU_")}
+    named = [name.strip() for name in text.get("QPU_DEVICE", "").split(",")]
+    if device is None and len(named) == 1:
+        device = named[0] or None
     try:
         return IBMConfig(
-            device=device or text.get("QPU_DEVICE") or None,
+            device=device,
+            other_devices=tuple(name for name in named if name not in ("", device)) if device in named else (),
             mode=text.get("QPU_MODE") or "job",  # type: ignore[arg-type]  # checked by IBMConfig
             sampler=text.get("QPU_SAMPLER") or "auto",  # type: ignore[arg-type]
             use_fractional_gates=_flag(text, "QPU_FRACTIONAL_GATES"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qpu_service.budget import Budget
+from qpu_service.budget import Budget, BudgetLimits
 from qpu_service.errors import BackendUnavailableError
 from qpu_service.ibm.backend import IBMBackend
 from qpu_service.ibm.config import IBMConfig, config_from_environment, default_journal_dir
@@ -83,15 +83,10 @@ def make_ibm_backend(
 
 def _local_backend(config: IBMConfig, timing: Timing | None) -> IBMBackend:
     runtime = LocalRuntime(config)
-    if config.journal_dir is not None:
-        directory = config.journal_dir
-        return IBMBackend(runtime, JobJournal(directory), Budget(directory, config.budget), config, timing)
-    # Nothing is paid for a simulation, so nothing has to outlive it.
+    # Nothing is paid for a simulation, so nothing has to outlive it, or may count as if it had been paid.
     temporary = tempfile.TemporaryDirectory(prefix="hdqnn-ibm-")
-    directory = Path(temporary.name)
-    return IBMBackend(
-        runtime, JobJournal(directory), Budget(directory, config.budget), config, timing, clean_up=temporary.cleanup
-    )
+    journal, budget = JobJournal(Path(temporary.name)), Budget(Path(temporary.name), BudgetLimits())
+    return IBMBackend(runtime, journal, budget, config, timing, clean_up=temporary.cleanup)
 
 
 def _newest_session(journal: JobJournal) -> str | None:

@@ -17,6 +17,10 @@ class DeviceJob(Protocol):
         """The service's name of the job."""
         ...
 
+    def session_id(self) -> str | None:
+        """Session or batch that the job is in."""
+        ...
+
     def status(self) -> str:
         """INITIALIZING, QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
         ...
@@ -46,9 +50,8 @@ class Runtime(Protocol):
         """The device's name at the service."""
         ...
 
-    @property
-    def target(self) -> Any:
-        """Qiskit's Target of the device."""
+    def target_of(self, device_name: str) -> Any:
+        """Qiskit's Target of this device, or of another one of the service."""
         ...
 
     @property
@@ -90,7 +93,11 @@ class Runtime(Protocol):
         ...
 
     def session_usage_s(self, session_id: str | None) -> float | None:
-        """Seconds charged for a whole session so far; None where jobs are charged one by one."""
+        """Seconds charged for a whole session so far, open or not; None where jobs are charged one by one.
+
+        Raises:
+            LookupError: if the service does not know yet.
+        """
         ...
 
     def reopen(self) -> None:

@@ -12,7 +12,7 @@ Order of the steps, and why a crash between any two costs nothing twice:
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,6 +56,7 @@ class JobRunner:
 
     Args:
         runtime: the device.
+        devices: those whose jobs are as good; None: any.
         journal: outlives this process.
         budget: outlives this process.
         charges: takes what was charged into the budget.
@@ -69,6 +70,7 @@ class JobRunner:
         journal: JobJournal,
         budget: Budget,
         *,
+        devices: Collection[str] | None,
         charges: Charges,
         timing: Timing,
         breaker: Breaker,
@@ -76,6 +78,7 @@ class JobRunner:
         self._runtime = runtime
         self._journal = journal
         self._budget = budget
+        self._devices = devices
         self._charges = charges
         self._timing = timing
         self._breaker = breaker
@@ -90,7 +93,7 @@ class JobRunner:
             BudgetExceededError: before anything is sent.
             JobTroubleError: if the service does not take the job.
         """
-        entry = self._journal.intend(digests, self._runtime.device_name)
+        entry = self._journal.intend(digests, self._runtime.device_name, self._devices)
         try:
             allowance_s = self._reserve(entry, estimate_s)
             limit_s = None if allowance_s is None else max(1, min(MAX_EXECUTION_S, int(allowance_s)))
@@ -127,13 +130,13 @@ class JobRunner:
             if job is None:
                 self._void(entry, "it never reached the service")
                 return None
-            entry = self._journal.submitted(entry.tag, job.job_id, self._runtime.session_id)
+            entry = self._journal.submitted(entry.tag, job.job_id, self._ask(job.session_id, deadline_s))
         else:
             job_id = entry.job_id
             job = self._ask(lambda: self._runtime.job(job_id), deadline_s)
             if job is None:
                 self._journal.failed(entry.tag, "the service does not know it any more")
-                self._budget.settle(entry.tag, None if self._runtime.is_billed else 0.0)
+                self._charges.settle(entry, None)
                 return None
         logger.info("re-attached to job %s instead of sending it again", job.job_id)
         return SentJob(entry, job)

@@ -51,8 +51,7 @@ class LocalRuntime:
         """The device's name."""
         return self._name
 
-    @property
-    def target(self) -> Any:
+    def target_of(self, device_name: str) -> Any:  # noqa: ARG002 - there is one device
         """Target of the whole device."""
         return self._device.target
 
@@ -145,6 +144,10 @@ class LocalJob:
     def job_id(self) -> str:
         """Name within this process."""
         return self._job_id
+
+    def session_id(self) -> str | None:
+        """There are no sessions here."""
+        return None
 
     def status(self) -> str:
         """DONE."""

@@ -81,6 +81,8 @@ class RemoteRuntime:
         self._unavailable: set[str] = set()
         self._device = self._choose_device()
         self._mode: Any | None = None
+        self._sessions: dict[str, Any | None] = {}
+        """Those that are charged by the clock, open or not, by id; None for batches."""
         self._resume_session = resume_session
 
     @property
@@ -88,10 +90,10 @@ class RemoteRuntime:
         """The device's name."""
         return str(self._device.name)
 
-    @property
-    def target(self) -> Any:
-        """Target of the device as the service reports it now."""
-        return self._device.target
+    def target_of(self, device_name: str) -> Any:
+        """Target of a device as the service reports it now."""
+        device = self._device if device_name == self.device_name else self._find_device(device_name)
+        return device.target
 
     @property
     def repetition_delay_s(self) -> float:
@@ -149,10 +151,20 @@ class RemoteRuntime:
 
     def session_usage_s(self, session_id: str | None) -> float | None:
         """Wall-clock seconds of a session; batches are charged job by job."""
-        if self._config.mode != "session" or self._mode is None or session_id != self._mode.session_id:
+        if session_id is None:
             return None
-        usage = self._ask(self._mode.usage, "ask for a session's usage")
-        return None if usage is None else float(usage)
+        if session_id not in self._sessions:
+            try:
+                self._sessions[session_id] = self._mode_of("session", session_id)
+            except (ValueError, LookupError):
+                self._sessions[session_id] = None  # a batch, or nothing that the service remembers
+        session = self._sessions[session_id]
+        if session is None:
+            return None
+        usage = self._ask(session.usage, "ask for a session's usage")
+        if usage is None:
+            raise LookupError(f"the service does not say yet what session {session_id} has cost")
+        return float(usage)
 
     def reopen(self) -> None:
         """Open a new session for the next job."""
@@ -178,10 +190,9 @@ class RemoteRuntime:
             logger.warning("session %s could not be closed (%s); it ends when it idles", mode.session_id, error)
 
     def _choose_device(self) -> Any:
+        if self._config.device is not None:
+            return self._find_device(self._config.device)
         fractional = self._config.use_fractional_gates
-        name = self._config.device
-        if name is not None:
-            return self._ask(lambda: self._service.backend(name, use_fractional_gates=fractional), "find the device")
         unavailable = self._unavailable
         filters = {"filters": lambda device: device.name not in unavailable} if unavailable else {}
         return self._ask(
@@ -191,28 +202,35 @@ class RemoteRuntime:
             "find the least busy device",
         )
 
+    def _find_device(self, name: str) -> Any:
+        fractional = self._config.use_fractional_gates
+        return self._ask(lambda: self._service.backend(name, use_fractional_gates=fractional), "find the device")
+
     def _open(self, max_time_s: int | None) -> Any:
         if self._mode is None and self._resume_session is not None:
             self._mode, self._resume_session = self._resume(self._resume_session), None
         if self._mode is None:
             kind = self._modes[self._config.mode]
             self._mode = self._ask(lambda: kind(backend=self._device, max_time=max_time_s), "open a session")
+        self._sessions[self._mode.session_id] = self._mode if self._config.mode == "session" else None
         return self._mode
 
     def _resume(self, session_id: str) -> Any | None:
         """The session of an earlier start, so that it is not paid for twice; None if it takes no jobs any more."""
-        kind = self._modes[self._config.mode]
-        fractional = self._config.use_fractional_gates
         try:
-            mode = self._ask(
-                lambda: kind.from_id(session_id, service=self._service, use_fractional_gates=fractional),
-                "resume a session",
-            )
+            mode = self._mode_of(self._config.mode, session_id)
             details = self._ask(mode.details, "ask about a session") or {}
         except (ValueError, LookupError):
             return None
         same_device = details.get("backend_name") == self.device_name
         return mode if details.get("accepting_jobs") and same_device else None
+
+    def _mode_of(self, kind: str, session_id: str) -> Any:
+        """A session or batch by its id; ValueError or LookupError if it is none of this kind."""
+        make, fractional = self._modes[kind].from_id, self._config.use_fractional_gates
+        return self._ask(
+            lambda: make(session_id, service=self._service, use_fractional_gates=fractional), "find a session"
+        )
 
     def _ask(self, call: Callable[[], _T], what: str) -> _T:
         return bounded(call, self._read_timeout_s, what)
@@ -230,6 +248,10 @@ class RemoteJob:
     def job_id(self) -> str:
         """The service's id."""
         return str(self._job.job_id())
+
+    def session_id(self) -> str | None:
+        """Session or batch."""
+        return self._ask(lambda: self._job.session_id, "ask for a job's session") or None
 
     def status(self) -> str:
         """Present status."""

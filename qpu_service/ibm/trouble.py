@@ -1,8 +1,9 @@
-"""A job that gave no bits, and the time in which that is dealt with."""
+"""A job that gave no bits, the time in which that is dealt with, and how that time is cut short."""
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +32,39 @@ class Timing:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     draw: Callable[[], float] = lambda: float(np.random.default_rng().random())
+
+
+class Interruption:
+    """Ends a run that waits: its sleeps raise after ``interrupt``.
+
+    Args:
+        timing: whose sleeps become interruptible.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._is_set = threading.Event()
+        # Real sleep is cut short; that of a test takes no time.
+        self._sleep = self._is_set.wait if timing.sleep is time.sleep else timing.sleep
+        self.timing = replace(timing, sleep=self._sleep_or_raise)
+
+    def interrupt(self) -> None:
+        """From now on; any thread may call it."""
+        self._is_set.set()
+
+    def check(self) -> None:
+        """Raise if somebody has interrupted.
+
+        Raises:
+            BackendUnavailableError: then.
+        """
+        if self._is_set.is_set():
+            raise BackendUnavailableError(
+                "the QPU backend was closed during a request; its job goes on and is taken up by the next start"
+            )
+
+    def _sleep_or_raise(self, seconds: float) -> None:
+        self._sleep(seconds)
+        self.check()
 
 
 class JobTroubleError(Exception):

@@ -8,6 +8,9 @@ if holder ~= '' and holder ~= ARGV[1] then
 end
 if ARGV[2] == '0' then
   redis.call('DEL', KEYS[1])
+elseif holder == ARGV[1] then
+  -- A server that is out of memory refuses SET, and the learner is alive all the same.
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end

@@ -120,6 +120,7 @@ def test_node_environment_has_the_token_and_time_to_save(tmp_path):
     assert values["RAY_AUTH_MODE"] == "token"
     assert int(values["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60
     assert values["HDQNN_HOME"] == f"{tmp_path}/hdqnn-rl"
+    assert values["QPU_JOURNAL_DIR"] == f"{tmp_path}/hdqnn-rl/runs/ibm-journal"
     assert values["PATH"].startswith(f"{tmp_path}/hdqnn-rl/.venv/bin:")
     assert values["SECRET_OF_THIS_NODE"].split() == ["a", "b"]
     assert "OMP_NUM_THREADS" not in values

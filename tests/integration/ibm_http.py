@@ -48,6 +48,7 @@ class HTTPJob:
             "program": {"id": self.request["program_id"]},
             "tags": self.request.get("tags", []),
             "created": "2026-01-01T00:00:00Z",
+            "session_id": self.request.get("session_id"),
         }
 
 

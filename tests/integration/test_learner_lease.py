@@ -3,7 +3,9 @@
 import time
 
 import pytest
+import redis
 
+from replay.embedded_server import EmbeddedServer
 from replay.errors import ReplayConfigError
 from replay.learner_lease import LearnerLease, hold_lease
 from replay.redis_session import RedisSession
@@ -77,3 +79,30 @@ def test_a_server_that_dies_costs_nobody_the_lease(server, take):  # noqa: F811 
     original.poll()
     with pytest.raises(ReplayConfigError):
         take("b")
+
+
+def test_a_full_server_keeps_the_lease_of_a_learner_that_lives(take, client, run_id):  # noqa: F811 - fixtures
+    original = take("a")
+    client.config_set("maxmemory", 1000)
+    try:
+        time.sleep(2 * DURATION_S)
+        assert client.get(f"hdqnn:{{{run_id}}}:learner") == b"a"
+    finally:
+        client.config_set("maxmemory", 0)
+    original.poll()
+
+
+def test_every_server_of_a_run_knows_its_learner(server, tmp_path, client, run_id):  # noqa: F811 - fixtures
+    key = f"hdqnn:{{{run_id}}}:learner"
+    with EmbeddedServer.start(tmp_path) as other, redis.Redis.from_url(other.url) as second:
+        with hold_lease(f"{server.url},{other.url}", run_id, "a", duration_s=DURATION_S) as lease:
+            assert [each.get(key) for each in (client, second)] == [b"a", b"a"]
+            lease.poll()
+            second.set(key, "b", px=60_000)
+            time.sleep(DURATION_S / 2)
+            with pytest.raises(ReplayConfigError, match=r"another learner works on .*: b; expected only this one: a"):
+                lease.poll()
+        assert [each.get(key) for each in (client, second)] == [None, b"b"]
+        with pytest.raises(ReplayConfigError), hold_lease(f"{server.url},{other.url}", run_id, "a", duration_s=0.2):
+            pytest.fail("learned beside another learner")
+        assert client.get(key) is None, "kept the lease of a run that did not start"

@@ -1,6 +1,7 @@
 """Servers with users of few rights, and servers behind TLS, reached by URL alone."""
 
 import os
+import re
 import signal
 import time
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from cluster.__main__ import run as hdqnn
 from replay.embedded_server import EmbeddedServer
 from replay.errors import CredentialsRefusedError, ReplayUnreachableError
 from replay.learner_lease import hold_lease
@@ -24,10 +26,12 @@ pytestmark = pytest.mark.redis
 
 RIGHTS = [
     *("evalsha", "eval", "script|load", "mget", "hincrby", "info", "ping"),
-    *("multi", "exec", "rename"),
+    *("multi", "exec", "rename", "pexpire"),
     *("exists", "hget", "hmget", "hset", "set", "getrange", "rpush", "lpop", "del", "strlen", "pttl"),
 ]
 """As listed in replay/README.md, and what the scripts call."""
+KEEPER_RIGHTS = ["evalsha", "eval", "scan", "memory|usage", "hmget", "getrange", "unlink", "object|idletime", "info"]
+"""The same for `hdqnn replay`."""
 
 
 @pytest.fixture
@@ -37,6 +41,13 @@ def server(tmp_path):
             "run", enabled=True, passwords=["+canary"], keys=["hdqnn:*"], commands=[f"+{right}" for right in RIGHTS]
         )
         client.acl_setuser("reader", enabled=True, passwords=["+canary"], keys=["hdqnn:*"], commands=["+ping", "+info"])
+        client.acl_setuser(
+            "keeper",
+            enabled=True,
+            passwords=["+canary"],
+            keys=["hdqnn:*"],
+            commands=[f"+{right}" for right in KEEPER_RIGHTS],
+        )
         yield started
 
 
@@ -84,6 +95,21 @@ def relay(server, tmp_path):
 
 def test_rediss_with_the_right_authority_works(relay, tmp_path):
     insert_and_read(f"rediss://run:canary@127.0.0.1:{relay.port}/0?ssl_ca_certs={tmp_path / 'server.crt'}")
+    assert relay.num_refused == 0
+
+
+def test_runs_are_listed_and_dropped_with_the_documented_rights_over_tls(relay, tmp_path, capsys, monkeypatch):
+    address = f"127.0.0.1:{relay.port}/0?ssl_ca_certs={tmp_path / 'server.crt'}"
+    insert_and_read(f"rediss://run:canary@{address}")
+    monkeypatch.setenv("REDIS_URL", f"rediss://keeper:canary@{address}")
+    assert hdqnn(["replay", "list"]) == 0
+    assert hdqnn(["replay", "drop", "run"]) == 0
+    assert hdqnn(["replay", "list", "--servers", f"rediss://reader:canary@{address}"]) == 2
+    said = capsys.readouterr()
+    assert f"rediss://127.0.0.1:{relay.port}/0: " in said.out
+    assert re.search(r"run +40 .* \d s  –\nrun: freed .* in 15 keys", said.out)
+    assert "refuses the credentials" in said.err
+    assert "canary" not in said.out + said.err
     assert relay.num_refused == 0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from cluster.config import read_config
 from cluster.run_directory import RunDirectory, read_rows
 from tests.commands import TINY, Command, hdqnn
 from tests.environments import PREFIX
@@ -114,6 +115,9 @@ def test_a_run_can_be_made_longer(tmp_path):
     assert steps == sorted(set(steps))
     assert steps[-1] == 400
     assert rows(run.metrics)[-1]["update_step"] == 300
+    assert read_config(run.config).total_steps == 400, "stopped now, it would be resumed to its first length"
+    again = hdqnn("resume", "run", directory=tmp_path)
+    assert "for 400 steps" in again.out, again
 
 
 @pytest.fixture(scope="module")

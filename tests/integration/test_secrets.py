@@ -1,4 +1,4 @@
-"""A real run on a simulated IBM device, with secrets in its environment that nothing it leaves may hold; about 40 s."""
+"""A real run with IBM's client, with secrets in its environment that nothing it leaves may hold; about 40 s."""
 
 import os
 import shutil
@@ -12,10 +12,11 @@ import redis
 from replay.embedded_server import EmbeddedServer
 from tests.commands import TINY, hdqnn
 from tests.environments import PREFIX
+from tests.integration.ibm_http import TOKEN, FakeIBM
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis]
 
-CANARIES = {"ibm": "canary-ibm-token-81c4", "redis": "canary-password-5d0e", "aws": "canary-secret-key-77aa"}
+CANARIES = {"ibm": TOKEN, "redis": "canary-password-5d0e", "aws": "canary-secret-key-77aa"}
 
 
 def holding(root, secret):
@@ -29,14 +30,13 @@ def finished(tmp_path_factory):
     """What a run and a failing run said, and everything that they wrote: their directory, journal and Ray's session."""
     directory = tmp_path_factory.mktemp("secrets")
     ray_directory = Path(tempfile.mkdtemp(prefix="hd"))  # short: Ray puts sockets there
-    with EmbeddedServer.start(tmp_path_factory.mktemp("server")) as server:
+    with EmbeddedServer.start(tmp_path_factory.mktemp("server")) as server, FakeIBM() as ibm:
+        ibm.polls_before_done = 0
         with redis.Redis.from_url(server.url) as client:
             client.acl_setuser("run", enabled=True, passwords=[f"+{CANARIES['redis']}"], keys=["*"], commands=["+@all"])
         environment = {
             "QPU_BACKEND": "ibm",
-            "QPU_DEVICE": "fake_manila",
-            "QPU_JOURNAL_DIR": str(directory / "journal"),
-            "QISKIT_IBM_TOKEN": CANARIES["ibm"],
+            **ibm.environment(directory / "journal"),
             "AWS_SECRET_ACCESS_KEY": CANARIES["aws"],
             "REDIS_URL": f"redis://run:{CANARIES['redis']}@127.0.0.1:{urlsplit(server.url).port}/0",
             "RAY_TMPDIR": str(ray_directory),

@@ -1,4 +1,4 @@
-"""A run over two servers of one's own: one is killed and started again, the run is stopped and resumed."""
+"""A run over two servers of one's own: one is killed and started again, the run is stopped, resumed and dropped."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def read_server(server, path):
 
 @pytest.fixture(scope="module")
 def survivor(tmp_path_factory):
-    """The run, how its parts ended, the servers' contents at its end, and the answer to a resume with one URL."""
+    """The run, how its parts ended, the answers to a drop in the middle and a resume with one URL, the last ends."""
     directory, elsewhere = tmp_path_factory.mktemp("sharded"), tmp_path_factory.mktemp("servers")
     run = RunDirectory(directory / "run")
 
@@ -51,19 +51,27 @@ def survivor(tmp_path_factory):
             second.restart()
             after_kill = env_step()
             command.wait_until(lambda: env_step() >= after_kill + 300)
+            # By a person who knows only one of the two servers.
+            while_learning = hdqnn("replay", "drop", "run", directory=directory, REDIS_URL=second.url)
             command.press_ctrl_c()
             stopped = command.wait()
         between = [read_server(server, run.path)[1]["inserted"] for server in (first, second)]
         total = sum(between) + 300
         with_one = hdqnn("resume", "run", directory=directory, REDIS_URL=first.url)
         resumed = hdqnn("resume", "run", "--total-steps", total, directory=directory, **urls)
-        yield run, stopped, between, with_one, resumed, [read_server(server, run.path) for server in (first, second)]
+        ends = [read_server(server, run.path) for server in (first, second)]
+        answers = [
+            hdqnn("replay", *arguments, directory=directory, **urls)
+            for arguments in (["list"], ["drop", "run"], ["list"])
+        ]
+        yield run, stopped, between, with_one, resumed, [while_learning, *answers], ends
 
 
 def test_the_run_outlives_a_server_and_is_resumed(survivor):
-    _, stopped, between, _, resumed, ends = survivor
+    _, stopped, between, _, resumed, _, ends = survivor
     assert stopped.code == 130, stopped
     assert "stopped and saved after" in stopped.out
+    assert "replay:       on the server in REDIS_URL, until hdqnn replay drop run\n" in stopped.out
     assert "Traceback" not in stopped.out + stopped.err
     assert resumed.code == 0, resumed
     assert resumed.err == ""
@@ -91,3 +99,17 @@ def test_a_resume_with_one_of_the_servers_says_what_is_missing(survivor):
     assert with_one.code != 0
     assert re.search(r"keeps its data on 2 server\(s\), REDIS_URL names 1", with_one.err), with_one
     assert "Traceback" not in with_one.err
+
+
+def test_its_data_are_dropped_by_its_directory_once_nobody_learns_from_them(survivor):
+    run, *_, (while_learning, listed, dropped, afterwards), ends = survivor
+    name = (run.path / "run_id").read_text().strip()
+    assert name.startswith("run-")
+    assert while_learning.code == 2, while_learning
+    assert f"a learner works with the data of run {name!r}" in while_learning.err
+    assert str(run.path.resolve()) in while_learning.err
+    for _, counters in ends:
+        assert re.search(rf"^  {name} +{counters['inserted']:,} .* –$", listed.out, re.MULTILINE), listed
+    assert dropped.code == 0, dropped
+    assert dropped.out.count(f"{name}: freed") == 2
+    assert afterwards.out.count(" 0 run(s)") == 2, afterwards

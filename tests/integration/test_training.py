@@ -1,6 +1,7 @@
 """Real runs through Ray and Valkey: what they leave behind, how much they learned, and on which backend they acted."""
 
 import json
+import re
 import time
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from benchmarks.faults.processes import descendants, process_title
 from cluster.run_directory import RunDirectory, read_rows
-from tests.commands import TINY, Command, hdqnn, replay_servers
+from tests.commands import ROOT, TINY, Command, hdqnn, replay_servers
 from tests.environments import PREFIX
 from tests.integration.stored_segments import assert_every_transition_is_there_once, read_replay
 
@@ -133,3 +134,18 @@ def test_nan_in_the_middle_of_a_run_ends_it_with_one_message(tmp_path):
     assert "expected finite" in finished.err
     assert finished.err.count("\n") == 1
     assert "Traceback" not in finished.out + finished.err
+
+
+OWN_TASK = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)[0]
+
+
+@pytest.mark.parametrize("how", [["--synchronous"], []], ids=["one process", "ray"])
+def test_a_task_of_ones_own_lies_where_the_command_is_called(tmp_path, how):
+    (tmp_path / "my_tasks.py").write_text(OWN_TASK)
+    own = ["--env-id", "my_tasks:Hold-v0", "--total-steps", "300", "--td3.learning-starts", "100", *TINY, *how]
+    finished = hdqnn("train", "pendulum", "--run-dir", "run", *own, directory=tmp_path)
+    assert (finished.code, finished.err) == (0, ""), finished
+    assert "training my_tasks:Hold-v0 for 300 steps" in finished.out
+    assert list(read_rows(RunDirectory(tmp_path / "run").metrics))[-1]["env_step"] >= 300
+    tested = hdqnn("evaluate", "run", "--episodes", "2", directory=tmp_path)
+    assert tested.code == 0, tested

@@ -137,15 +137,25 @@ def test_episodes_are_reported_once_with_return_and_length():
     assert rollout.take_episodes() == []
 
 
-def test_episodes_carry_the_moments_of_their_running_discounted_return():
+def moments(running):
+    return ReturnMoments(len(running), sum(running), sum(g * g for g in running), max(map(abs, running)))
+
+
+def test_running_discounted_returns_of_every_step_are_counted_once_and_before_their_episode_ends():
     rollout, _, _ = make_rollout()
-    advance(rollout, 8)
-    first, second = rollout.take_episodes()
-    running = [1.0, 2 + 0.5 * 1, 3 + 0.5 * 2.5]
-    assert first.discounted == ReturnMoments(3, sum(running), sum(g * g for g in running), max(running))
-    # A new episode, of rewards 101 to 105, starts from nothing.
-    running = [101.0, 152.5, 179.25, 193.625, 201.8125]
-    assert second.discounted == ReturnMoments(5, sum(running), sum(g * g for g in running), max(running))
+    advance(rollout, 2)
+    assert rollout.take_episodes() == []
+    assert rollout.take_returns() == moments([1.0, 2 + 0.5 * 1])
+    advance(rollout, 3)
+    # A new episode, of rewards from 101 on, starts from nothing.
+    assert rollout.take_returns() == moments([3 + 0.5 * 2.5, 101.0, 152.5])
+    assert rollout.take_returns() == ReturnMoments()
+
+
+def test_returns_of_all_environments_and_lanes_come_together():
+    rollout, _, _ = make_rollout(num_envs=3, num_lanes=2)
+    advance(rollout, 2)
+    assert rollout.take_returns() == moments([1.0, 1.0, 1.0, 2.5, 2.5, 2.5])
 
 
 def actions_of(writer):

@@ -47,6 +47,7 @@ def test_a_rebuilt_rollout_goes_on_bit_for_bit(case, num_rounds):
     for first, second in zip(writer.segments[before:], other_writer.segments, strict=True):
         assert_same_segment(first, second)
     assert original.take_episodes() == rebuilt.take_episodes()
+    assert original.take_returns() == rebuilt.take_returns()
 
 
 def test_a_rollout_that_waits_for_bits_is_not_saved():

@@ -10,6 +10,7 @@ from cluster.errors import EXIT_REFUSED, ClusterUnreachableError
 PLAIN = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
 ACTOR = {**PLAIN, "resources": {"hdqnn_actor": 0.001}}
 SERVICE = {**PLAIN, "resources": {"hdqnn_service": 0.001}}
+DEVICE = {"num_cpus": 0, "scheduling_strategy": "the head"}
 BOARD = {"num_cpus": 0, "resources": {"hdqnn_service": 0.001}}
 
 
@@ -67,8 +68,20 @@ def workers(count, options=PLAIN):
         ([machine(0, service=True), machine(3, actor=True)], [actors(3, ACTOR), Wanted("a board", 1, BOARD)]),
         ([machine(4, service=True, actor=True)], [actors(3, ACTOR), workers(1, SERVICE)]),
         ([machine(0)], [actors(800, {"num_cpus": 0}), workers(9, {"num_cpus": 0})]),
+        (
+            [machine(0), machine(1, service=True), machine(3, actor=True)],
+            [actors(3, ACTOR), workers(1, SERVICE), workers(5, DEVICE)],
+        ),
     ],
-    ids=["one machine", "two machines", "two kinds", "no CPU for a board", "one for both kinds", "not counted"],
+    ids=[
+        "one machine",
+        "two machines",
+        "two kinds",
+        "no CPU for a board",
+        "one for both kinds",
+        "not counted",
+        "devices beside a head without a CPU",
+    ],
 )
 def test_a_cluster_with_room_is_taken_at_once_and_without_a_word(machines, wanted, caplog):
     cluster = Cluster(*machines)

@@ -4,6 +4,7 @@ import pytest
 
 from cluster import command_doctor
 from qpu_service.errors import BackendUnavailableError
+from tests.integration.ibm_http import DEVICE, FakeIBM
 
 TOKEN = "canary-api-key-77aa"  # noqa: S105 - made up, so that it can be looked for
 
@@ -32,9 +33,11 @@ def test_every_configured_backend_measures_the_known_circuit(qpu):
 
 
 def test_every_call_measures_anew(qpu, tmp_path):
-    for _ in range(2):
-        qpu("ibm", "ideal_manila")
-    assert (tmp_path / "jobs.jsonl").read_text().count('"intended"') == 2
+    with FakeIBM() as ibm:
+        ibm.polls_before_done = 0
+        for _ in range(2):
+            qpu("ibm", DEVICE, **ibm.environment(tmp_path))
+        assert len(ibm.jobs) == 2
 
 
 def test_bits_in_the_wrong_order_are_noticed(qpu, monkeypatch):

@@ -13,6 +13,8 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
     captured = capsys.readouterr()
     for word in ("train", "resume", "evaluate", "report", "bench", "doctor", "exit codes: 0 done, 1", "130 stopped"):
         assert word in captured.out
+    for word in ("replay", "hdqnn replay list | drop RUN"):
+        assert word in captured.out
     assert captured.err == ""
 
 
@@ -31,8 +33,10 @@ def test_an_unknown_command_names_the_known_ones(capsys):
 
 def test_nobody_waits_for_torch_or_numba_to_read_help_or_to_be_told_of_a_mistake(tmp_path):
     code = f"""if True:
-        import sys
+        import os, sys
         from cluster.__main__ import run
+        os.environ.pop("REDIS_URL", None)
+        assert run(["replay", "list"]) == 2
         assert run(["train", "--help"]) == 0
         assert run(["train", "humanoids"]) == 2
         assert run(["train", "smoke", "--env-id", "CartPole-v1"]) == 2
@@ -91,3 +95,44 @@ def test_ctrl_c_before_the_run_has_begun_ends_quietly(capsys, monkeypatch):
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_report_of_all_runs_leaves_out_what_is_none(capsys, tmp_path):
+    from cluster.presets import get_preset
+    from cluster.run_directory import RunDirectory, write_config
+
+    run_directory = RunDirectory(tmp_path / "smoke-1")
+    run_directory.path.mkdir()
+    write_config(get_preset("smoke"), run_directory.config)
+    (tmp_path / "blocks" / "pqc-s1").mkdir(parents=True)
+    everything = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert run(["report", *everything]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"hdqnn: left out {tmp_path / 'blocks'}, which is not a run directory")
+    assert captured.err.count("\n") == 1
+    assert captured.out.count("\n") == 3
+    assert "| smoke-1 |" in captured.out
+    assert run(["report", *everything, str(tmp_path / "gone")]) == 2, "a path that does not exist is a mistake"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "goal"),
+    [
+        ([], -200.0),
+        (["--env-id", "Pendulum-v1"], -200.0),
+        (["--env-id", "Hopper-v4"], None),
+        (["--env-id", "Hopper-v4", "--stop-return", "2000"], 2000.0),
+        (["--env-id", "Hopper-v4", "--stop-return", "-200"], -200.0),
+    ],
+)
+def test_a_presets_goal_holds_for_its_own_task_alone(arguments, goal):
+    from cluster.command_train import parse_config
+
+    assert parse_config("pendulum", arguments).stop_return == goal
+
+
+def test_so_does_the_goal_of_generated_policies():
+    from cluster.quantum_train.command import parse
+
+    assert parse("qtrl-cartpole", []).stop_return == 495.0
+    assert parse("qtrl-cartpole", ["--env-id", "Acrobot-v1"]).stop_return is None

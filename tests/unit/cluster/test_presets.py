@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.environment import agent_spec
-from cluster.build import learner_device, make_learner
+from cluster.build import learner_device, make_learner, num_updates
 from cluster.build_replay import make_limiter, transition_spec
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
@@ -90,6 +90,18 @@ def test_no_preset_stops_actors_and_learner_for_ever_at_any_width(name, num_acto
         elif can_sample:
             sampled += batch_size
     assert sampled > 0
+
+
+@pytest.mark.parametrize("preset", ["pendulum", "hopper-strong"])
+def test_schedules_end_with_the_runs_last_update(preset):
+    config = dataclasses.replace(PRESETS[preset], total_steps=7_001)
+    limiter, batch_size, made = make_limiter(config), config.td3.batch_size, 0
+    while limiter.can_sample(ReplayCounts(inserted=config.total_steps, sampled=made * batch_size), batch_size):
+        made += 1
+    assert made > 400
+    assert num_updates(config) - made in (0, 1)
+    too_short = dataclasses.replace(config, total_steps=config.td3.learning_starts - 1)
+    assert num_updates(too_short) == 1
 
 
 def test_too_little_slack_is_refused_with_the_slack_that_works():

@@ -7,6 +7,7 @@ from ray.exceptions import RayActorError
 
 from cluster.errors import RunFailedError
 from cluster.qpu_crew import QPUCrew
+from cluster.ray_runtime import RayRuntime
 from qpu_service.config import QPUConfig
 from qpu_service.device_health import DeviceHealth
 from qpu_service.places import worker_places
@@ -19,14 +20,15 @@ class Ray(FakeRay):
 
     def __init__(self):
         super().__init__()
-        self.started, self.kills, self.qubits = [], [], []
+        self.started, self.kills, self.qubits, self.cpus = [], [], [], []
         self.num_machines = 1_000
 
-    def remote(self, _):
-        return self
+    def remote(self, **options):
+        assert options["max_restarts"] == -1, "Ray must start a killed worker again"
+        return lambda _: self
 
     def options(self, **options):
-        assert options["max_restarts"] == -1, "Ray must start a killed worker again"
+        self.cpus.append(options.get("num_cpus"))
         outer = self
 
         class Maker:
@@ -49,13 +51,26 @@ def stats(*, running_s=0.0, device=None, **counts):
 
 
 class World:
-    def __init__(self, ray, num_workers=1, *, starts=lambda handle: handle.is_placed, meanwhile=lambda note: None):
+    def __init__(
+        self,
+        ray,
+        num_workers=1,
+        backends="statevector",
+        devices=None,
+        *,
+        starts=lambda handle: handle.is_placed,
+        meanwhile=lambda note: None,
+    ):
         self.now_s = 0.0
         self.ray, self._starts = ray, starts
+        runtime = RayRuntime(
+            is_own=False, host="", actor_options={}, qpu_options={"num_cpus": 1}, device_options={"num_cpus": 0},
+            service_options={},
+        )  # fmt: skip
         self.crew = QPUCrew(
-            worker_places("statevector", None, num_workers),
+            worker_places(backends, devices, num_workers),
             QPUConfig(),
-            {},
+            runtime.options_of,
             num_qubits=13,
             stall_s=120.0,
             meanwhile=meanwhile,
@@ -94,6 +109,11 @@ def ray(monkeypatch):
 def test_every_worker_gets_ready_for_the_runs_circuits(ray):
     World(ray, num_workers=2)
     assert ray.qubits == [13, 13]
+
+
+def test_workers_of_real_devices_have_a_place_of_their_own(ray):
+    World(ray, backends="statevector,aer,ibm,ibm,ibm,ibm", devices=",fake_manila,fake_torino,ideal_torino,ibm_fez,")
+    assert ray.cpus == [1, 1, 1, 1, 0, 0]
 
 
 def test_a_run_that_lasts_too_long_replaces_the_worker_exactly_once(ray):

@@ -3,15 +3,15 @@ import subprocess
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.submit import choose_job, entrypoint_for, main, split_command, token_from_environment
+from cluster.submit import FORWARDED_VARIABLES, choose_job, entrypoint_for, main, split_command, token_from_environment
 from tests.unit.cluster.dashboard import FakeDashboard, serve
 
 
 @pytest.fixture
 def dashboard(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "token-1")
-    monkeypatch.delenv("QPU_BACKEND", raising=False)
-    monkeypatch.delenv("QPU_DEVICE", raising=False)
+    for name in FORWARDED_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     with serve(FakeDashboard()) as fake:
         yield fake
 
@@ -78,6 +78,15 @@ def test_run_is_started_once_followed_and_its_status_becomes_the_exit_code(dashb
     assert dashboard.requests.count("POST /api/jobs/") == 1
     (entrypoint,) = [job["entrypoint"] for job in dashboard.jobs.values()]
     assert entrypoint.endswith("exec hdqnn train smoke")
+
+
+def test_settings_of_a_device_go_with_the_job_and_what_only_the_head_may_know_stays(dashboard, capsys, monkeypatch):
+    for name, value in (("QPU_BUDGET_SECONDS", "600"), ("QPU_MODE", "session"), ("QPU_BUDGET_JOBS", "")):
+        monkeypatch.setenv(name, value)
+    for name in ("QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE", "QPU_JOURNAL_DIR"):
+        monkeypatch.setenv(name, "of this machine")
+    assert main([dashboard.url, "--", "train", "smoke"]) == 0
+    assert capsys.readouterr().out == "env {'env_vars': {'QPU_MODE': 'session', 'QPU_BUDGET_SECONDS': '600'}}\n"
 
 
 def test_submission_whose_reply_is_lost_is_not_repeated(dashboard):

@@ -170,6 +170,11 @@ def test_excess_is_the_divergence_from_the_exact_bits():
     torch.testing.assert_close(bit_entropy(p), expected)
 
 
+def test_entropy_of_a_mean_that_round_off_put_above_one_is_that_of_one():
+    # What a device's sums of |amplitude|² give where every angle is a multiple of π.
+    assert bit_entropy(torch.tensor([[1.0 + 7e-6, 1.0, 0.0, -1e-7]])).tolist() == [0.0]
+
+
 @pytest.mark.parametrize(("block", "has_update"), [("pqc", True), ("frozen_pqc", False)])
 def test_quality_is_measured_at_its_period_and_changes_nothing(block, has_update):
     learner, twin = make_learner(block, quality_period_updates=2), make_learner(block, quality_period_updates=None)

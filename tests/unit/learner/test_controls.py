@@ -14,6 +14,7 @@ from qpu_service.circuit import CircuitShape, decode_parameters
 from tests.unit.learner.test_state import assert_resumes_bit_for_bit
 from tests.unit.learner.test_td3 import CIRCUIT, SPEC, changed, make_batch, make_learner, snapshot
 
+TWO_ACTIONS = AgentSpec(observation_size=3, action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
 CONTROLS = ("mlp", "frozen_pqc", "unentangled_pqc")
 ENVIRONMENTS = {"Pendulum": (3, 1), "HalfCheetah": (17, 6), "Hopper": (11, 3), "Humanoid": (376, 17)}
 
@@ -47,10 +48,15 @@ def test_mlp_sizes_on_humanoid_are_those_of_the_documentation():
 
 @pytest.mark.parametrize("hidden_size", [2, 5, 16, 64, 300])
 @pytest.mark.parametrize("circuit", [(1, 1), (3, 2), (10, 10)])
-def test_matched_totals_differ_by_at_most_half_a_unit_of_the_block(hidden_size, circuit):
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"hidden_normalisation": "layer"}, {"family": "gaussian"}, {"family": "flow"}, {"family": "variational"}],
+    ids=lambda choices: next(iter(choices.values()), "paper"),
+)
+def test_matched_totals_differ_by_at_most_half_a_unit_of_the_block(hidden_size, circuit, choices):
     shape = CircuitShape(num_qubits=circuit[0], num_layers=circuit[1])
-    config = PolicyConfig(hidden_size=hidden_size, num_links=3, circuit=shape)
-    quantum, classical = (num_trained(make_policy(block, SPEC, config)) for block in ("pqc", "mlp"))
+    config = PolicyConfig(hidden_size=hidden_size, num_links=3, circuit=shape, **choices)
+    quantum, classical = (num_trained(make_policy(block, TWO_ACTIONS, config)) for block in ("pqc", "mlp"))
     half_a_unit = (shape.num_parameters + 1 + shape.num_qubits) / 2
     # Where one unit of a narrow PreDNN costs less than one unit of the block, the block's first one decides.
     assert abs(classical - quantum) <= (half_a_unit if hidden_size >= 16 else 3 * half_a_unit)

@@ -162,6 +162,7 @@ def test_orthogonal_rows_have_the_asked_gain():
         ({"architecture": "mlp", "normalisation": "group", "hidden_size": 16}, "at least twice num_groups"),
         ({"architecture": "mlp", "unit_rows": True}, "unit_rows needs a normalisation"),
         ({"architecture": "mlp", "dropout": 1.0}, "dropout must be"),
+        ({"target_rule": "iterated", "num_target_critics": 1}, "leave num_target_critics out"),
     ],
 )
 def test_combinations_without_meaning_are_refused(values, message):

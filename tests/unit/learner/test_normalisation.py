@@ -45,6 +45,20 @@ def test_return_scale_is_the_standard_deviation_unless_the_largest_return_needs_
     assert scale.scale == pytest.approx(max(everything.std(), 100.0 / 5.0))
 
 
+def test_moments_of_steps_add_up():
+    steps = np.array([[1.0, -4.0], [2.0, 0.5], [0.0, 3.0]])
+    moments = ReturnMoments()
+    for returns in steps:
+        moments = moments.after(returns)
+    assert moments == ReturnMoments(6, steps.sum(), (steps**2).sum(), 4.0)
+
+
+def test_steps_without_any_reward_leave_the_scale_alone():
+    scale = ReturnScale(5.0)
+    scale.add(ReturnMoments(200, 0.0, 0.0, 0.0))
+    assert scale.scale == 1.0
+
+
 def test_return_scale_survives_a_checkpoint_bit_for_bit():
     scale = ReturnScale(5.0)
     scale.add(ReturnMoments(3, 0.1, 0.7, 0.3))

@@ -1,9 +1,12 @@
-"""bfloat16 only where the device has it."""
+"""bfloat16 only where the device has it, and never for the values themselves."""
 
 import pytest
 import torch
 
 from learner import precision
+from learner.config import AgentSpec
+from learner.critic_config import CriticConfig
+from learner.critics import make_critic
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,22 @@ def test_flags_are_those_of_the_first_processor(tmp_path):
     path.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\nprocessor\t: 1\nflags\t\t: fpu\n")
     assert precision._cpu_flags(path) == {"fpu", "avx2", "amx_bf16"}
     assert precision._cpu_flags(tmp_path / "missing") == frozenset()
+
+
+@pytest.mark.parametrize("architecture", ["segmented", "mlp"])
+def test_values_of_hundreds_keep_their_decimals_under_mixed_precision(architecture):
+    torch.manual_seed(0)
+    spec = AgentSpec(observation_size=5, action_low=(-1.0,), action_high=(1.0,))
+    critic = make_critic(spec, CriticConfig(architecture=architecture, hidden_size=32))
+    with torch.no_grad():
+        for name, parameter in critic.named_parameters():
+            if parameter.numel() == 2 or (parameter.numel() == 1 and name.endswith("bias")):
+                parameter.fill_(-700.0)
+    observation, action = torch.randn(64, 5), torch.rand(64, 1)
+    expected = critic(observation, action).detach()
+    assert -705 < float(expected.min()) < float(expected.max()) < -695
+    with torch.autocast("cpu", torch.bfloat16):
+        values, first = critic(observation, action), critic.first(observation, action)
+    for computed, exact in ((values, expected), (first, expected[0])):
+        # Features are of bfloat16, 0.4 % off; a value in bfloat16 would be a multiple of 4.
+        torch.testing.assert_close(computed.reshape(exact.shape), exact, atol=0.01, rtol=0)

@@ -44,7 +44,7 @@ def make_backend(service: ScriptedService, directory: Path, clock: Clock | None 
         service,
         config,
         sampler=service.sampler,
-        modes={"session": service.mode, "batch": service.mode},
+        modes=service.modes,
         resume_session=sessions[-1] if sessions else None,
         read_timeout_s=5.0,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
 from qiskit.quantum_info import Statevector
-from qiskit_ibm_runtime.exceptions import RuntimeJobNotFound
+from qiskit_ibm_runtime.exceptions import IBMInputValueError, RuntimeJobNotFound
 from qiskit_ibm_runtime.utils import validate_isa_circuits
 
 from qpu_service.backends.fake_device import load_fake_device
@@ -76,7 +76,8 @@ class PaidJob:
 class ScriptedService:
     """An account with devices; ``script[call]`` holds what the next calls do: an exception to raise, or None.
 
-    Calls: connect, backend, submit, reply (after the job was accepted), status, result, metrics, cancel, jobs, job.
+    Calls: connect, backend, submit, reply (after the job was accepted), status, result, metrics, cancel, jobs, job,
+    usage.
     """
 
     def __init__(self, device: str = "fake_manila", names: tuple[str, ...] = ("ibm_test",)) -> None:
@@ -92,7 +93,11 @@ class ScriptedService:
         self.session_elapsed_s = 0.0
         self._ids = itertools.count(1)
         self.sampler = sampler_of(self)
-        self.mode = type("Mode", (ScriptedSession,), {"service": self, "by_id": {}})
+        by_id: dict[str, ScriptedSession] = {}
+        self.modes = {
+            kind: type(kind, (ScriptedSession,), {"service": self, "by_id": by_id, "kind": kind})
+            for kind in ("session", "batch")
+        }
 
     def happen(self, call: str) -> None:
         self.calls[call] += 1
@@ -155,6 +160,7 @@ class ScriptedSession:
     """Session or Batch."""
 
     service: ClassVar[ScriptedService]
+    kind: ClassVar[str]
     by_id: ClassVar[dict[str, "ScriptedSession"]]
 
     def __init__(self, backend: Any, max_time: int | None) -> None:
@@ -162,18 +168,24 @@ class ScriptedSession:
         self.max_time = max_time
         self.session_id = f"session-{len(self.service.sessions) + 1}"
         self.is_open = True
+        self.elapsed_s: float | None = None
+        """Its own time, where that is not the service's ``session_elapsed_s``."""
         self.service.sessions.append(self)
         self.by_id[self.session_id] = self
 
     @classmethod
     def from_id(cls, session_id: str, service: Any, use_fractional_gates: bool = False) -> "ScriptedSession":
-        return cls.by_id[session_id]
+        session = cls.by_id[session_id]
+        if session.kind != cls.kind:
+            raise IBMInputValueError(f"Input ID {session_id} has execution mode {session.kind} instead of {cls.kind}.")
+        return session
 
     def details(self) -> dict[str, Any]:
         return {"accepting_jobs": self.is_open, "backend_name": self.device.name}
 
     def usage(self) -> float:
-        return self.service.session_elapsed_s
+        self.service.happen("usage")
+        return self.service.session_elapsed_s if self.elapsed_s is None else self.elapsed_s
 
     def close(self) -> None:
         self.is_open = False

@@ -67,6 +67,20 @@ def test_settling_twice_charges_once(tmp_path: Path) -> None:
     assert budget.spending().spent_s == 4.0
 
 
+def test_a_session_is_charged_what_it_has_cost_since_it_was_charged_last(tmp_path: Path) -> None:
+    first, second = (Budget(tmp_path, BudgetLimits(seconds=100.0)) for _ in range(2))
+    first.reserve("a", 5.0)
+    second.reserve("b", 5.0)
+    assert first.settle_session("s1", 10.0, "a") == 10.0
+    assert second.settle_session("s1", 9.0, "b") == 0.0, "an answer that was overtaken by a later one"
+    assert second.settle_session("s1", 12.0) == 2.0
+    assert second.settle_session("s2", 3.0, "b") == 3.0
+    spending = first.spending()
+    assert (spending.spent_s, spending.reserved, spending.uncorrected) == (15.0, {}, {})
+    assert spending.sessions == {"s1": 12.0, "s2": 3.0}
+    assert spending.correction == pytest.approx(1.5)
+
+
 def test_a_charge_that_stays_unknown_counts_as_estimated(tmp_path: Path) -> None:
     budget = Budget(tmp_path, BudgetLimits())
     budget.reserve("a", 7.0)

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import chi2
 
 from qpu_service.backends.registry import make_backend
-from qpu_service.errors import BackendUnavailableError, BudgetExceededError, InvalidCircuitError
+from qpu_service.errors import BackendUnavailableError, InvalidCircuitError
 from qpu_service.ibm import redaction
 from qpu_service.ibm.config import IBMConfig
 from qpu_service.ibm.connect import make_ibm_backend
@@ -20,7 +20,9 @@ from qpu_service.ibm.samplers import sampler_class
 from qpu_service.ibm.usage import MAX_EXECUTIONS, UsageModel, split_into_jobs
 from qpu_service.types import circuit_seeds
 from tests.conformance.circuits import exact_probabilities, outcome_index, random_circuits
-from tests.unit.qpu_service.ibm_process import flips
+from tests.unit.qpu_service.ibm_process import assert_right, flips
+from tests.unit.qpu_service.ibm_process import make_backend as make_backend_process
+from tests.unit.qpu_service.ibm_service import SECONDS_PER_JOB, Killed, ScriptedService
 
 
 def local(device: str, **more: str) -> Any:
@@ -82,13 +84,21 @@ def test_seeds_decide_the_bits_and_other_seeds_give_others() -> None:
     assert (backend.run(replace(circuits, seeds=circuit_seeds(9, 3))).bits != first).any(axis=(1, 2)).all()
 
 
-def test_a_journal_of_another_process_is_no_trap_for_a_simulation(tmp_path: Path) -> None:
-    circuits = random_circuits(2, 3, 2)
+def test_a_simulation_leaves_journal_and_budget_of_real_devices_alone(tmp_path: Path) -> None:
+    service = ScriptedService()
+    service.script["result"] = [Killed()]
+    with pytest.raises(Killed):
+        make_backend_process(service, tmp_path).run(flips([9, 3]))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for _ in range(2):
-        backend = local("ideal_torino", QPU_JOURNAL_DIR=str(tmp_path))
-        assert backend.run(circuits).bits.shape == (2, 1, 3)
-        backend.close()
-    assert (tmp_path / "jobs.jsonl").read_text().count('"intended"') == 2
+        simulated = local("ideal_manila", QPU_JOURNAL_DIR=str(tmp_path), QPU_BUDGET_JOBS="1", QPU_BUDGET_SECONDS="1")
+        assert_right(simulated.run(flips([9, 3])).bits, [9, 3])
+        assert_right(simulated.run(flips([6], seed=6)).bits, [6])
+        simulated.close()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    real = make_backend_process(service, tmp_path)
+    assert real.run(flips([9, 3])).job_id == "job-1"
+    assert (real.spending().jobs, real.spending().spent_s) == (1, SECONDS_PER_JOB)
 
 
 def test_readout_errors_are_taken_out_where_that_is_asked_for() -> None:
@@ -198,11 +208,12 @@ def test_the_clients_loggers_stay_above_debug() -> None:
     assert not logging.getLogger("qiskit_ibm_runtime.api.session").isEnabledFor(logging.DEBUG)
 
 
-def test_a_budget_also_binds_simulated_jobs() -> None:
-    backend = local("ideal_torino", QPU_BUDGET_JOBS="1")
-    backend.run(random_circuits(1, 3, 2, seed=1))
-    with pytest.raises(BudgetExceededError):
-        backend.run(random_circuits(1, 3, 2, seed=2))
+def test_simulated_jobs_have_no_budget() -> None:
+    backend = local("ideal_torino", QPU_BUDGET_JOBS="1", QPU_BUDGET_SECONDS="0")
+    for seed in (1, 2):
+        backend.run(random_circuits(1, 3, 2, seed=seed))
+    assert (backend.health().budget_left_s, backend.health().budget_left_jobs) == (None, None)
+    backend.close()
 
 
 def test_a_missing_sampler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,22 @@ def test_an_argument_overrides_the_environments_device() -> None:
 
 
 @pytest.mark.parametrize(
+    ("device", "named", "accepted"),
+    [
+        (None, "", None),
+        (None, "ibm_fez", {"ibm_fez"}),
+        ("ibm_fez", "ibm_fez, ibm_torino,", {"ibm_fez", "ibm_torino"}),
+        ("ibm_fez", "ibm_torino", {"ibm_fez"}),
+        (None, "ibm_fez,", None),
+    ],
+)
+def test_bits_of_the_devices_that_were_named_will_do(device: str | None, named: str, accepted: set[str] | None) -> None:
+    config = config_from_environment(device, {"QPU_DEVICE": named})
+    assert config.accepted_devices == accepted
+    assert "," not in (config.device or "")
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("QPU_MODE", "turbo", "mode must be one of job, batch, session, got 'turbo'"),

@@ -91,6 +91,37 @@ def test_a_circuit_is_intended_by_one_worker_at_a_time(journal: JobJournal, tmp_
     assert other.intend(["d2", "d3"], "ibm_test").state == "intended"
 
 
+def test_devices_do_not_answer_for_each_other_unless_they_may(journal: JobJournal) -> None:
+    torino = journal.intend(["d1", "d2"], "ibm_torino")
+    assert journal.find("d1", {"ibm_fez"}) is None
+    fez = journal.intend(["d1", "d2"], "ibm_fez", {"ibm_fez"})
+    assert fez.tag != torino.tag
+    for devices, tag in (({"ibm_torino"}, torino.tag), ({"ibm_fez"}, fez.tag), (None, torino.tag)):
+        hit = journal.find("d2", devices)
+        assert hit is not None
+        assert (hit[0].tag, hit[1]) == (tag, 1)
+    for devices in ({"ibm_osaka", "ibm_fez"}, None):
+        with pytest.raises(AlreadyIntendedError):
+            journal.intend(["d2"], "ibm_osaka", devices)
+    journal.failed(torino.tag, "because")
+    hit = journal.find("d1", None)
+    assert hit is not None
+    assert hit[0].tag == fez.tag
+    assert journal.find("d1", {"ibm_torino"}) is None
+
+
+def test_tags_of_devices_differ_also_when_earlier_jobs_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_journal, "_REMEMBERED", 1)
+    journal = JobJournal(tmp_path)
+    tag = journal.intend(["d1"], "ibm_torino").tag
+    journal.done(tag, 1.0)
+    journal.done(journal.intend(["d2"], "ibm_torino").tag, 1.0)
+    assert journal.entry(tag) is None
+    assert journal.intend(["d1"], "ibm_fez").tag != tag, "the service would find torino's job by it"
+
+
 @pytest.mark.parametrize("end", ["ends", "closes", "dies"])
 def test_others_see_that_a_job_is_being_submitted_until_its_worker_ends_or_dies(
     journal: JobJournal, tmp_path: Path, end: str
@@ -163,6 +194,17 @@ def test_old_jobs_are_forgotten_and_open_ones_are_not(tmp_path: Path, monkeypatc
     assert [hit is not None for n in range(6) for hit in [journal.find(f"d{n}")]] == [False] * 3 + [True] * 3
     assert journal.entry(first.tag) is not None
     assert len(journal.jobs) == 4
+
+
+def test_a_job_that_ends_long_after_younger_ones_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_journal, "_REMEMBERED", 2)
+    journal = JobJournal(tmp_path)
+    slow = journal.intend(["slow"], "ibm_test").tag
+    for n in range(3):
+        journal.done(journal.intend([f"d{n}"], "ibm_test").tag, 1.0)
+    assert journal.done(slow, 2.0).usage_s == 2.0
+    assert [hit is not None for name in ("slow", "d1", "d2") for hit in [journal.find(name)]] == [True, False, True]
+    assert journal.jobs[0].tag == slow
 
 
 def test_digests_tell_circuits_apart_by_everything_that_matters() -> None:

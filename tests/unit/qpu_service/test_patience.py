@@ -4,7 +4,7 @@ import pytest
 
 from qpu_service.config import QPUConfig
 from qpu_service.errors import BackendUnavailableError
-from qpu_service.patience import Patience, patience
+from qpu_service.patience import Patience, patience, with_patience
 
 
 @pytest.mark.parametrize("backends", [None, "statevector", "statevector,aer"])
@@ -29,6 +29,14 @@ def test_what_the_configuration_says_counts() -> None:
     assert waits.actor_s > 2 * 7_200.0
     assert patience(QPUConfig(timeout_s=50.0), "ibm", {}).timeout_s == 50.0
     assert patience(QPUConfig(timeout_s=50.0), "ibm", {}).actor_s == 300.0
+
+
+@pytest.mark.parametrize("config", [QPUConfig(), QPUConfig(stall_s=5.0), QPUConfig(timeout_s=600.0)])
+@pytest.mark.parametrize("backends", ["ibm", "statevector"])
+def test_what_is_decided_once_is_the_same_everywhere(config: QPUConfig, backends: str) -> None:
+    here = {"QPU_DEADLINE_SECONDS": "86400"}
+    decided = with_patience(config, backends, here)
+    assert patience(decided, backends, {"QPU_DEADLINE_SECONDS": "soon"}) == patience(config, backends, here)
 
 
 def test_an_impossible_deadline_is_said() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.experiment.report import write_report
+from cluster.experiment.results import read_result
 from tests.unit.cluster.experiment.places import add_round, finish, make_experiment, make_runs
 from tests.unit.cluster.experiment.test_scheduler import Machine, schedule
 
@@ -80,6 +81,22 @@ def test_a_shorter_run_or_other_final_episodes_do_not_count(tmp_path, changed):
     finished(tmp_path)
     shutil.rmtree(tmp_path / "runs")
     assert make_runs(tmp_path, **RESULTS, **changed)[0].next_task() == "train"
+
+
+def test_a_longer_result_does_not_stand_for_a_shorter_run(tmp_path):
+    finished(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    run = make_runs(tmp_path, **RESULTS, overrides={"total_steps": 300})[0]
+    with pytest.raises(ConfigError, match=r"smoke-pqc-s1\.json was made with total_steps = 600 and not 300"):
+        run.next_task()
+
+
+def test_a_round_at_the_end_does_not_take_the_place_of_the_one_before(tmp_path):
+    run = make_runs(tmp_path, overrides={"total_steps": 700})[0]
+    finish(run, [-1, -2, -3])
+    for env_step, value in ((200, -9), (604, -5), (708, -2)):
+        add_round(run, env_step, [value])
+    assert read_result(run).curve == {200: -9, 600: -5, 700: -2}
 
 
 def test_a_broken_result_is_named(tmp_path):

@@ -72,6 +72,22 @@ def test_a_run_of_another_configuration_is_refused(tmp_path):
         changed.next_task()
 
 
+def test_a_longer_run_does_not_stand_for_a_shorter_one(tmp_path):
+    finish(make_runs(tmp_path)[0], [1, 2, 3])
+    shorter = make_runs(tmp_path, overrides={"total_steps": 300})[0]
+    with pytest.raises(ConfigError, match=r"was made with total_steps = 600 and not 300"):
+        shorter.next_task()
+
+
+@pytest.mark.parametrize("schedule", [{"td3.final_learning_rate_share": 0.1}, {"critic.final_asymmetry": 0.4}])
+def test_a_run_with_schedules_is_not_made_longer(tmp_path, schedule):
+    # Its rates have fallen already where those of a run that was that long from the start have not.
+    finish(make_runs(tmp_path, overrides=schedule)[0], [1, 2, 3])
+    longer = make_runs(tmp_path, overrides={**schedule, "total_steps": 900})[0]
+    with pytest.raises(ConfigError, match=r"was made with total_steps = 600 and not 900"):
+        longer.next_task()
+
+
 @pytest.mark.parametrize("change", [{"backend": "statevector"}, {"num_threads": 3}, {"total_steps": 10}])
 def test_where_and_how_a_run_was_made_may_differ(tmp_path, change):
     run = make_runs(tmp_path)[0]

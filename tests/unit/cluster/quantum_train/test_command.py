@@ -81,6 +81,15 @@ def test_resume_goes_on_bit_for_bit(tmp_path, extra):
     for name, tensor in whole.tensors["agents"].items():
         assert torch.equal(tensor, parts.tensors["agents"][name]), name
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert read_config(RunDirectory(tmp_path / "parts").config).total_steps == 500
+
+
+def test_a_run_that_is_made_longer_must_reach_its_goal_anew(tmp_path):
+    assert train(tmp_path / "run", "--stop-return", "1", steps=100_000) == EXIT_DONE
+    first = rows(tmp_path / "run")[-1]["env_step"]
+    assert hdqnn(["resume", str(tmp_path / "run"), "--total-steps", "200000"]) == EXIT_DONE
+    second = rows(tmp_path / "run")[-1]["env_step"]
+    assert first < second < 100_000
 
 
 def test_evaluation_with_exact_weights_with_shots_and_as_a_plain_network(tmp_path, capsys):
