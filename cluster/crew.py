@@ -15,18 +15,22 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import ActorError
 from cluster.errors import RunFailedError
+from cluster.ray_runtime import has_process
 from cluster.rollout_worker import ActorReport
 from qpu_service.errors import BudgetExceededError
 
 _log = logging.getLogger(__name__)
 _BUDGET_S = 0.5
 """Length of one call; two are under way, so an actor never waits for its next order."""
-_STOP_S = 10.0
-"""Wait for the calls of all actors when a run ends."""
 _CALLS_UNDER_WAY = 2
 _MAX_FAILURES = 5
 """Failures in a row, without one report between them, after which the run ends with the cause."""
 _BACKOFF_S = 0.5
+_LOOK_PERIOD_S = 5.0
+_STARTING_S = 30.0
+"""A process that is not there after this time is told to wait for a machine."""
+_STOP_S = 10.0
+"""Longest time for the calls under way of all actors when they stop."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,9 @@ class _Member:
     heard_s: float = 0.0
     failures: int = 0
     start_at_s: float = 0.0
+    started_s: float = 0.0
+    is_placed: bool = False
+    next_look_s: float = 0.0
 
 
 class Crew:
@@ -45,7 +52,9 @@ class Crew:
     Args:
         start: makes the actor process with this number and returns its handle.
         num_actors: how many there are.
-        deadline_s: an actor that answers nothing for this long is wedged and replaced.
+        deadline_s: an actor that answers nothing for this long is wedged and replaced; while it waits for a machine
+            it is not.
+        has_process: whether Ray has a process for an actor.
         clock: monotonic seconds.
     """
 
@@ -55,10 +64,12 @@ class Crew:
         num_actors: int,
         *,
         deadline_s: float = 300.0,
+        has_process: Callable[[Any], bool] = has_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._start = start
         self._deadline_s = deadline_s
+        self._has_process = has_process
         self._clock = clock
         self._members = [_Member(actor_id) for actor_id in range(num_actors)]
         self.num_restarts = 0
@@ -76,17 +87,33 @@ class Crew:
             if member.handle is None:
                 self._start_when_due(member)
                 continue
+            self._look_for_process(member)
             reports += self._take_reports(member)
             if member.handle is not None and self._clock() - member.heard_s > self._deadline_s:
                 self._replace(member, f"no report for {self._deadline_s:.0f} s")
         return reports
 
+    @property
+    def waiting(self) -> str:
+        """How many actors have no machine, in words; empty where all have one."""
+        latest_s = self._clock() - _STARTING_S
+        missing = [one for one in self._members if one.handle is not None and not one.is_placed]
+        num_missing = sum(member.started_s < latest_s for member in missing)
+        return f"{num_missing} of {len(self._members)} actors wait for a machine" if num_missing else ""
+
     def stop(self) -> list[ActorReport]:
-        """Let calls under way end, for some seconds in all, then end the processes; returns the last reports."""
+        """Let calls under way end, for some seconds in all, then end the processes; returns the last reports.
+
+        Again does nothing.
+        """
         reports = []
         deadline_s = self._clock() + _STOP_S
         for member in self._members:
-            for call in member.calls:
+            calls = member.calls
+            if calls and not member.is_placed:
+                # It may have no machine: only what is there already is taken.
+                calls, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+            for call in calls:
                 try:
                     reports.append(ray.get(call, timeout=max(0.0, deadline_s - self._clock())))
                 except Exception as error:
@@ -94,6 +121,7 @@ class Crew:
                     break
             if member.handle is not None:
                 ray.kill(member.handle)
+            member.handle = None
             member.calls.clear()
         return reports
 
@@ -119,18 +147,30 @@ class Crew:
                 self._replace(member, str(error))
                 return reports
             member.calls.remove(call)
-            member.heard_s = self._clock()
+            member.heard_s, member.is_placed = self._clock(), True
             member.failures = 0
             self._order(member)
         return reports
 
     def _start_when_due(self, member: _Member) -> None:
-        if self._clock() < member.start_at_s:
+        now_s = self._clock()
+        if now_s < member.start_at_s:
             return
         member.handle = self._start(member.actor_id)
-        member.heard_s = self._clock()
+        member.heard_s = member.started_s = now_s
+        member.is_placed, member.next_look_s = False, now_s + _LOOK_PERIOD_S
         for _ in range(_CALLS_UNDER_WAY):
             self._order(member)
+
+    def _look_for_process(self, member: _Member) -> None:
+        """Time without a machine is no silence."""
+        now_s = self._clock()
+        if member.is_placed or now_s < member.next_look_s:
+            return
+        member.next_look_s = now_s + _LOOK_PERIOD_S
+        member.is_placed = self._has_process(member.handle)
+        if not member.is_placed:
+            member.heard_s = now_s
 
     def _order(self, member: _Member) -> None:
         member.calls.append(member.handle.advance.remote(_BUDGET_S))

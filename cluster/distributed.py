@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-import ray
 import torch
 
 from actors.environment import agent_spec
 from cluster.build import learner_device, make_learner
 from cluster.build_replay import make_limiter, transition_spec
 from cluster.checkpoint import Checkpoint
+from cluster.cluster_room import require_room
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.errors import RunFailedError
@@ -28,10 +28,11 @@ from cluster.node_watch import NodeWatch
 from cluster.process_tuning import default_num_threads
 from cluster.progress import Progress
 from cluster.qpu_crew import QPUCrew
+from cluster.ray_processes import actor_starter, processes, sampler_maker, start_qpu_workers, tests_starter
 from cluster.ray_runtime import RayRuntime, ray_runtime
-from cluster.ray_services import RayParameterSource, RayQPUClient, publish_parameters, start_board
-from cluster.remote_tests import TEST_WORKER_THREADS, RemoteTests, TestWorker
-from cluster.rollout_worker import ReplayAddress, RolloutWorker
+from cluster.ray_services import publish_parameters, start_board
+from cluster.remote_tests import RemoteTests
+from cluster.rollout_worker import ReplayAddress
 from cluster.run_directory import RunDirectory
 from cluster.server_watch import ServerWatch
 from cluster.session import Session
@@ -39,9 +40,7 @@ from cluster.timings import Timings
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
 from qpu_service.errors import BudgetExceededError
-from qpu_service.interfaces import CircuitSampler
 from qpu_service.patience import patience, with_patience
-from qpu_service.places import worker_places
 from replay.embedded_server import EmbeddedServer
 from replay.learner_lease import HeldLeases, hold_lease
 from replay.opening import open_replay
@@ -74,17 +73,27 @@ def train_distributed(
     config = replace(config, qpu=with_patience(config.qpu, config.backend))
     spec = agent_spec(config.env_id)
     torch.set_num_threads(config.num_threads or default_num_threads(learner_device(config.device)))
-    with (
-        ray_runtime() as runtime,
-        _replay_server(config, run, runtime) as (url, server),
-        hold_lease(url, _run_id(run), run.identity()) as lease,
-    ):
+    with ray_runtime() as runtime:
         # Ray takes the signals over when it starts; a run that is told to stop must save first.
         getattr(should_stop, "install", lambda: None)()
-        address, watches = ReplayAddress(url=url, run_id=_run_id(run)), (ServerWatch(server), lease)
-        return _train(
-            config, run, checkpoint, progress, should_stop, spec=spec, runtime=runtime, address=address, watches=watches
-        )
+        require_room(processes(config, runtime))
+        with (
+            _replay_server(config, run, runtime) as (url, server),
+            hold_lease(url, _run_id(run), run.identity()) as lease,
+        ):
+            address = ReplayAddress(url=url, run_id=_run_id(run))
+            watches = (NodeWatch.of_this_process(), ServerWatch(server), lease)
+            return _train(
+                config,
+                run,
+                checkpoint,
+                progress,
+                should_stop,
+                spec=spec,
+                runtime=runtime,
+                address=address,
+                watches=watches,
+            )
 
 
 def _train(
@@ -97,7 +106,7 @@ def _train(
     spec: AgentSpec,
     runtime: RayRuntime,
     address: ReplayAddress,
-    watches: Sequence[ServerWatch | HeldLeases],
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases],
 ) -> Session:
     replay = open_replay(
         address.url,
@@ -111,20 +120,14 @@ def _train(
     )
     board = start_board(runtime.service_options)
     waits = patience(config.qpu, config.backend)
-    qpu: QPUCrew | None = None
-    if config.backend is not None:
-        places = worker_places(config.backend, os.environ.get("QPU_DEVICE"), config.qpu.num_workers)
-        num_qubits = config.policy.circuit.num_qubits
-        qpu = QPUCrew(places, config.qpu, runtime.options_of, num_qubits=num_qubits, stall_s=waits.stall_s)
-    make_sampler = _sampler_maker(config, qpu)
-    tests = RemoteTests(_tests_starter(config, spec, runtime, make_sampler), deadline_s=waits.actor_s)
-    start_actor = _actor_starter(config, spec, runtime, address, make_sampler, board)
+    qpu = start_qpu_workers(config, runtime, waits.stall_s, _meanwhile(watches, progress, should_stop))
+    make_sampler = sampler_maker(config, qpu)
+    tests = RemoteTests(tests_starter(config, spec, runtime, make_sampler), deadline_s=waits.actor_s)
+    start_actor = actor_starter(config, spec, runtime, address, make_sampler, board)
     crew = Crew(start_actor, config.actors.num_actors, deadline_s=waits.actor_s)
 
-    node = NodeWatch.of_this_process()
-
     def publish(parameters: VersionedParameters) -> None:
-        publish_parameters(board, parameters, node.poll)
+        publish_parameters(board, parameters, lambda: _poll(watches))
         replay.announce_policy_version(parameters.version)
 
     session = Session(
@@ -145,7 +148,7 @@ def _train(
         if checkpoint is None:
             # From here on a run can be resumed, whenever it dies.
             session.save()
-        _loop(session, crew, qpu, replay, (node, *watches), should_stop)
+        _loop(session, crew, qpu, replay, watches, should_stop)
         if not session.is_finished:
             # Whoever stops a run may stop its parts too: what is in this process is saved before they are asked.
             session.save()
@@ -162,6 +165,27 @@ def _train(
     return session
 
 
+def _poll(watches: Sequence[NodeWatch | ServerWatch | HeldLeases]) -> None:
+    for watch in watches:
+        watch.poll()
+
+
+def _meanwhile(
+    watches: Sequence[NodeWatch | ServerWatch | HeldLeases], progress: Progress, should_stop: Callable[[], bool]
+) -> Callable[[str], None]:
+    """What is done while QPU workers start."""
+
+    def look(note: str) -> None:
+        _poll(watches)
+        if should_stop():
+            # Nothing has happened yet that the last checkpoint does not have.
+            raise KeyboardInterrupt
+        if note:
+            progress.show(lambda: note)
+
+    return look
+
+
 def _loop(
     session: Session,
     crew: Crew,
@@ -174,8 +198,7 @@ def _loop(
     timings, pause = Timings(), IdlePause()
     is_ending = False
     while not session.is_finished and not should_stop():
-        for watch in watches:
-            watch.poll()
+        _poll(watches)
         was_ending, is_ending = is_ending, session.is_done
         reports = crew.stop() if is_ending else crew.poll()
         for report in reports:
@@ -190,7 +213,7 @@ def _loop(
         session.tick(
             qpu_ms=qpu_row.get("qpu/request_p50_ms"),
             qpu_note=qpu.note if qpu is not None else "",
-            waiting=_left(session) if is_ending else timings.waiting,
+            waiting=_left(session) if is_ending else " | ".join(filter(None, (timings.waiting, crew.waiting))),
             values={**timings.row(crew.num_restarts), **replay.row(), **qpu_row},
             longest_gap_s=_LONGEST_GAP_S,
         )
@@ -204,46 +227,6 @@ def _left(session: Session) -> str:
     """What an ending run still has to do, in words."""
     num_rounds = session.rounds.num_under_way
     return f"ending: {num_rounds} test round(s) to come" if num_rounds else "ending: last updates"
-
-
-def _actor_starter(
-    config: RunConfig,
-    spec: AgentSpec,
-    runtime: RayRuntime,
-    address: ReplayAddress,
-    make_sampler: Callable[[int], CircuitSampler | None],
-    board: Any,
-) -> Callable[[int], Any]:
-    remote = ray.remote(RolloutWorker).options(**runtime.actor_options)
-
-    def start(actor_id: int) -> Any:
-        return remote.remote(
-            config,
-            spec,
-            actor_id=actor_id,
-            address=address,
-            sampler=make_sampler(actor_id),
-            source=RayParameterSource(board),
-        )
-
-    return start
-
-
-def _tests_starter(
-    config: RunConfig, spec: AgentSpec, runtime: RayRuntime, make_sampler: Callable[[int], CircuitSampler | None]
-) -> Callable[[], Any]:
-    remote = ray.remote(concurrency_groups=TEST_WORKER_THREADS)(TestWorker).options(**runtime.service_options)
-    return lambda: remote.remote(config, spec, make_sampler(0))
-
-
-def _sampler_maker(config: RunConfig, qpu: QPUCrew | None) -> Callable[[int], CircuitSampler | None]:
-    """What gives actor i its way to the QPU workers."""
-    if qpu is None:
-        return lambda _: None
-    handles = qpu.handles
-    if config.qpu.routing == "affinity":
-        return lambda actor_id: RayQPUClient([handles[actor_id % len(handles)]])
-    return lambda actor_id: RayQPUClient(handles, first=actor_id)
 
 
 @contextmanager

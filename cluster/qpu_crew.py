@@ -15,8 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from cluster.errors import RunFailedError
+from cluster.errors import ClusterUnreachableError, RunFailedError
+from cluster.progress import format_duration
 from cluster.qpu_health import health_note, health_row, load_note
+from cluster.ray_runtime import has_process
 from cluster.ray_services import QPUActor
 from cluster.restart_pause import STABLE_S, restart_pause_s
 from qpu_service.config import QPUConfig
@@ -33,6 +35,10 @@ _MAX_FAILURES = 5
 """Deaths and stalls of one worker, none after ``STABLE_S`` of health, after which the run ends with the cause."""
 _START_S = 30.0
 """A worker that does not answer so long after its death, and its pause, has died again."""
+_FIRST_START_S = 1_800.0
+"""Longest wait for the first answer of all workers: a machine is bought and installed, a backend is made."""
+_TELL_AFTER_S = 10.0
+_LOOK_PERIOD_S = 0.1
 
 
 @dataclass(slots=True)
@@ -45,6 +51,8 @@ class _Member:
     well_since_s: float | None = None
     """Its first answer since its last start; None until then."""
     back_by_s: float = 0.0
+    was_up: bool = False
+    is_placed: bool = True
     stats: WorkerStats | None = None
     history: list[tuple[float, WorkerStats]] = field(default_factory=list)
 
@@ -58,10 +66,15 @@ class QPUCrew:
         options_of: Ray options of the worker process of a place.
         num_qubits: of the circuits to come.
         stall_s: a worker that answers nothing, or whose one run lasts, for this long is replaced.
+        meanwhile: called again and again while the workers start, after a while with words for what is waited for; what
+            it raises ends the start.
+        has_process: whether Ray has a process for an actor; one that waits for a machine has not failed.
         clock: monotonic seconds.
+        sleep: waits.
 
     Raises:
         QPUError: if a backend cannot be made where its worker runs.
+        ClusterUnreachableError: if the workers do not start within half an hour.
     """
 
     def __init__(
@@ -72,10 +85,13 @@ class QPUCrew:
         *,
         num_qubits: int = 1,
         stall_s: float = 120.0,
+        meanwhile: Callable[[str], None] = lambda _: None,
+        has_process: Callable[[Any], bool] = has_process,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._stall_s = stall_s
-        self._clock = clock
+        self._has_process, self._clock = has_process, clock
         self.num_restarts = 0
         remote = ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=_MAX_CONCURRENT_REQUESTS)(QPUActor)
         self._members = [
@@ -85,10 +101,13 @@ class QPUCrew:
             )
             for place in places
         ]
-        self._next_poll_s = clock()
-        for member in self._members:
-            _wait_until_up(member)
-            member.well_since_s = clock()
+        try:
+            self._wait_until_up(meanwhile, sleep)
+        except BaseException:
+            self.stop()
+            raise
+        self._polled_s = clock()
+        self._next_poll_s = self._polled_s
 
     @property
     def handles(self) -> list[Any]:
@@ -104,8 +123,14 @@ class QPUCrew:
         now = self._clock()
         if now < self._next_poll_s:
             return
+        since_s, self._polled_s = now - self._polled_s, now
         self._next_poll_s = now + _PERIOD_S
         for member in self._members:
+            member.is_placed = member.well_since_s is not None or self._has_process(member.handle)
+            if not member.is_placed:
+                # Time without a machine is nobody's failure.
+                member.back_by_s += since_s
+                member.asked_s += since_s
             self._hear(member, now)
             if member.call is None:
                 member.call, member.asked_s = member.handle.stats.remote(), now
@@ -143,19 +168,50 @@ class QPUCrew:
 
     @property
     def note(self) -> str:
-        """Load, breaker and budget in words for the progress line; empty where there is nothing to say."""
-        return " | ".join(words for words in (load_note(self.row()), health_note(self._health())) if words)
+        """Load, breaker, budget and missing machines in words for the progress line; empty where all is well."""
+        missing = [member for member in self._members if not member.is_placed]
+        machines = f"{len(missing)} of {len(self._members)} QPU workers wait for a machine" if missing else ""
+        return " | ".join(filter(None, (load_note(self.row()), health_note(self._health()), machines)))
 
     def stop(self) -> None:
         """Let the workers free their backends, then end their processes."""
-        closing = [member.handle.close.remote() for member in self._members]
-        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
+        closing = [member.handle.close.remote() for member in self._members if member.was_up]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
         for member in self._members:
             ray.kill(member.handle)
 
     def _health(self) -> list[DeviceHealth]:
         stats = [member.stats for member in self._members if member.stats is not None]
         return [one.device for one in stats if one.device is not None]
+
+    def _wait_until_up(self, meanwhile: Callable[[str], None], sleep: Callable[[float], None]) -> None:
+        started_s = self._clock()
+        for member in self._members:
+            member.call = member.handle.stats.remote()
+        while missing := [member for member in self._members if not self._is_up(member)]:
+            waited_s, note = self._clock() - started_s, ""
+            if waited_s > _TELL_AFTER_S:
+                homeless = [member for member in missing if not self._has_process(member.handle)]
+                what = "wait for a machine" if homeless else "make their backends"
+                note = f"{len(homeless or missing)} of {len(self._members)} QPU workers {what}"
+            if waited_s > _FIRST_START_S:
+                raise ClusterUnreachableError(
+                    f"{note} after {format_duration(waited_s)}; expected all of them to answer by then. See "
+                    "`ray status` for machines and Ray's logs of the workers for their backends, then go on with "
+                    "`hdqnn resume`, or ask for fewer: --qpu.num-workers"
+                )
+            meanwhile(note)
+            sleep(_LOOK_PERIOD_S)
+
+    def _is_up(self, member: _Member) -> bool:
+        if member.was_up:
+            return True
+        if not ray.wait([member.call], timeout=0)[0]:
+            return False
+        _check_start(member)
+        member.call, member.was_up, member.well_since_s = None, True, self._clock()
+        return True
 
     def _hear(self, member: _Member, now: float) -> None:
         if member.call is None or not ray.wait([member.call], timeout=0)[0]:
@@ -195,9 +251,9 @@ def _last_line(cause: object) -> str:
     return str(cause).strip().split("\n")[-1]
 
 
-def _wait_until_up(member: _Member) -> None:
+def _check_start(member: _Member) -> None:
     try:
-        ray.get(member.handle.stats.remote())
+        ray.get(member.call)
     except (RayTaskError, RayActorError) as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, QPUError):

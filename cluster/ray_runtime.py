@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import actors
 from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,6 +42,16 @@ class RayRuntime:
     def options_of(self, place: WorkerPlace) -> dict[str, Any]:
         """Ray options of the QPU worker that owns this place."""
         return self.device_options if place.is_real_device else self.qpu_options
+
+
+def has_process(handle: Any) -> bool:
+    """Whether an actor has a process somewhere; until then it waits for a machine with room.
+
+    Ray's public answer to this comes from its dashboard, which not every cluster runs, so this asks where that asks. An
+    address is there from the moment a machine gives the actor a process, before its constructor is through.
+    """
+    info = actors(handle._actor_id.hex())
+    return bool(info) and bool(info["Address"]["IPAddress"])
 
 
 @contextmanager

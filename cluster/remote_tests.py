@@ -14,6 +14,7 @@ from actors.errors import ActorError
 from cluster.config import RunConfig
 from cluster.errors import RunFailedError
 from cluster.local_tests import run_test_round
+from cluster.ray_runtime import has_process
 from cluster.rounds import TestRound
 from learner.config import AgentSpec
 from learner.parameters import VersionedParameters
@@ -84,6 +85,7 @@ class RemoteTests:
     Args:
         start: makes the actor and returns its handle.
         deadline_s: a step that lasts longer means a wedged environment or backend.
+        has_process: whether Ray has a process for an actor; one that waits for a machine does not hang.
         clock: monotonic seconds.
     """
 
@@ -92,9 +94,10 @@ class RemoteTests:
         start: Callable[[], Any],
         *,
         deadline_s: float = 300.0,
+        has_process: Callable[[Any], bool] = has_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._start, self._deadline_s, self._clock = start, deadline_s, clock
+        self._start, self._deadline_s, self._has_process, self._clock = start, deadline_s, has_process, clock
         self._handle: Any = None
         self._failures = 0
         self._start_at_s = 0.0
@@ -181,6 +184,9 @@ class RemoteTests:
                 idle_s = ray.get(call)
             except (RayActorError, RayTaskError):
                 return  # its rounds end the same way
+        elif not self._has_process(self._handle):
+            self._question = (call, now_s)
+            return
         if idle_s > self._deadline_s:
             self._start_again(f"no step for {idle_s:.0f} s; an environment or a backend hangs")
 

@@ -159,11 +159,13 @@ def _run(config: QuantumTrainRunConfig, run: RunDirectory, checkpoint: Checkpoin
         if config.synchronous:
             session = _with_team(config, run, checkpoint, LocalTeam(config), progress, stop)
         else:
+            from cluster.cluster_room import Wanted, require_room
             from cluster.quantum_train.ray_team import RayTeam
             from cluster.ray_runtime import ray_runtime
 
             with ray_runtime() as runtime:
                 stop.install()  # Ray takes the signals over when it starts
+                require_room([Wanted("agents", config.num_agents, runtime.actor_options, "--agents")])
                 session = _with_team(config, run, checkpoint, RayTeam(config, runtime.actor_options), progress, stop)
     finally:
         stop.restore()

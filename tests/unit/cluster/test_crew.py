@@ -7,17 +7,19 @@ from actors.errors import InvalidEnvironmentError
 from cluster.crew import Crew
 from cluster.errors import EXIT_FAILED, RunFailedError
 from qpu_service.errors import BackendFailedError, BudgetExceededError
-from tests.unit.cluster.fake_ray import FakeRay, Handle
+from tests.unit.cluster.fake_ray import FakeRay, Handle, has_process
 
 
 class World:
     def __init__(self, num_actors=1, **settings):
         self.now_s = 0.0
         self.started = []
-        self.crew = Crew(self._start, num_actors, clock=lambda: self.now_s, **settings)
+        self.num_machines = 1_000
+        self.crew = Crew(self._start, num_actors, has_process=has_process, clock=lambda: self.now_s, **settings)
 
     def _start(self, actor_id):
         self.started.append(Handle(actor_id))
+        self.started[-1].is_placed = len(self.started) <= self.num_machines
         return self.started[-1]
 
     def poll(self, *, after_s=0.0):
@@ -153,6 +155,69 @@ def test_an_actor_that_says_nothing_for_five_minutes_is_replaced(world):
     assert len(world.started) == 2
 
 
+def test_an_actor_without_a_machine_waits_and_has_not_failed(monkeypatch):
+    monkeypatch.setattr("cluster.crew.ray", FakeRay())
+    world = World(num_actors=3)
+    world.num_machines = 1
+    for _ in range(4 * 3_600):
+        world.poll(after_s=1.0)
+        for call in [call for call in world.started[0].calls if call.answer is None]:
+            call.answer = "report"
+    assert [handle.is_killed for handle in world.started] == [False] * 3
+    assert world.crew.num_restarts == 0
+    assert world.crew.waiting == "2 of 3 actors wait for a machine"
+    assert world.started[1].looks <= 4 * 3_600 / 5, "Ray is asked too often"
+    assert world.started[0].looks <= 1, "an actor that reports has a machine"
+    # A machine comes; from then on it is an actor like any other.
+    world.started[1].is_placed = True
+    world.poll(after_s=10)
+    assert world.crew.waiting == "1 of 3 actors wait for a machine"
+    world.poll(after_s=285)
+    assert not world.started[1].is_killed
+    world.poll(after_s=20)
+    assert [handle.is_killed for handle in world.started[:3]] == [True, True, False]
+
+
+def test_an_actor_that_is_being_started_is_not_called_one_without_a_machine(world):
+    world.num_machines = 0
+    world.poll()
+    for _ in range(29):
+        world.poll(after_s=1)
+        assert world.crew.waiting == ""
+    world.poll(after_s=10)
+    assert world.crew.waiting == "1 of 1 actors wait for a machine"
+
+
+class SlowRay(FakeRay):
+    """Whoever waits for an answer that does not come has waited."""
+
+    def get(self, call, timeout=None):
+        if call.answer is None:
+            self.world.now_s += timeout
+        return super().get(call, timeout)
+
+
+def test_stopping_many_actors_that_hang_takes_as_long_as_one(monkeypatch, caplog):
+    """Each of them may be waiting for bits; whoever stops a run kills what takes two minutes."""
+    ray = SlowRay()
+    monkeypatch.setattr("cluster.crew.ray", ray)
+    ray.world = world = World(num_actors=8)
+    world.num_machines = 6
+    world.poll()
+    world.poll(after_s=10)
+    world.started[5].answer("report")
+    before_s = world.now_s
+    assert world.crew.stop() == ["report"]
+    assert world.now_s - before_s == 10.0
+    assert [handle.is_killed for handle in world.started] == [True] * 8
+    assert "actor 4 did not end cleanly" in caplog.text
+    assert "actor 6 did not end cleanly" not in caplog.text, "it was never there"
+    for handle in world.started:
+        handle.is_killed = False
+    assert world.crew.stop() == []
+    assert not any(handle.is_killed for handle in world.started), "Ray was told again"
+
+
 def test_stopping_takes_the_last_reports_and_ends_the_processes(world):
     world.poll()
     world.started[0].answer("one")
@@ -168,21 +233,3 @@ def test_stopping_is_not_held_up_by_a_dead_actor(world, caplog):
     world.started[0].fail(died())
     assert world.crew.stop() == ["one"]
     assert "actor 0 did not end cleanly: the process was killed" in caplog.text.replace("\n", " ")
-
-
-def test_stopping_waits_for_all_actors_together(monkeypatch):
-    """Each of them may be waiting for bits; whoever stops a run kills what takes two minutes."""
-
-    class SlowRay(FakeRay):
-        def get(self, call, timeout=None):
-            if call.answer is None:
-                world.now_s += timeout
-            return super().get(call, timeout)
-
-    monkeypatch.setattr("cluster.crew.ray", SlowRay())
-    world = World(num_actors=16)
-    world.poll()
-    world.started[15].answer("one")
-    assert world.crew.stop() == ["one"]
-    assert world.now_s == 10.0
-    assert all(handle.is_killed for handle in world.started)

@@ -11,6 +11,7 @@ from cluster import distributed
 from cluster.build import make_policy
 from cluster.config import RunConfig
 from cluster.presets import get_preset
+from cluster.ray_runtime import RayRuntime
 from cluster.seeding import Stream
 from qpu_service.config import QPUConfig
 from qpu_service.patience import patience
@@ -25,13 +26,16 @@ def handed_out(monkeypatch, tmp_path):
     def hand_out(**qpu) -> RunConfig:
         given = []
         monkeypatch.setattr(distributed, "_train", lambda config, *_args, **_named: given.append(config))
-        monkeypatch.setattr(distributed, "ray_runtime", lambda: contextlib.nullcontext(SimpleNamespace()))
+        runtime = RayRuntime(True, "", *[{"num_cpus": 0}] * 4)
+        monkeypatch.setattr(distributed, "ray_runtime", lambda: contextlib.nullcontext(runtime))
+        monkeypatch.setattr(distributed, "require_room", lambda wanted: None)
+        monkeypatch.setattr(distributed.NodeWatch, "of_this_process", lambda: None)
         monkeypatch.setattr(distributed, "hold_lease", lambda *_: contextlib.nullcontext())
         monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
         monkeypatch.setenv("QPU_DEADLINE_SECONDS", "86400")
         smoke = get_preset("smoke")
         config = dataclasses.replace(smoke, backend="ibm", policy=POLICY, qpu=QPUConfig(**qpu), num_threads=1)
-        run = SimpleNamespace(path=tmp_path, identity=lambda: "run")
+        run = SimpleNamespace(path=tmp_path, run_id=tmp_path / "run_id", identity=lambda: "run")
         distributed.train_distributed(config, run, None, None, lambda: False)
         (one,) = given
         return one

@@ -12,15 +12,16 @@ from qpu_service.config import QPUConfig
 from qpu_service.device_health import DeviceHealth
 from qpu_service.places import worker_places
 from qpu_service.worker_stats import StatsRecorder
-from tests.unit.cluster.fake_ray import FakeRay, Handle
+from tests.unit.cluster.fake_ray import FakeRay, Handle, has_process
 
 
 class Ray(FakeRay):
     """Also starts actors; ``kill`` counts."""
 
     def __init__(self):
-        super().__init__(on_wait=lambda call: setattr(call, "answer", stats()))
+        super().__init__()
         self.started, self.kills, self.qubits, self.cpus = [], [], [], []
+        self.num_machines = 1_000
 
     def remote(self, **options):
         assert options["max_restarts"] == -1, "Ray must start a killed worker again"
@@ -34,6 +35,7 @@ class Ray(FakeRay):
             def remote(self, *arguments):
                 outer.qubits.append(arguments[3])
                 outer.started.append(Handle(arguments[0]))
+                outer.started[-1].is_placed = len(outer.started) <= outer.num_machines
                 return outer.started[-1]
 
         return Maker()
@@ -49,17 +51,41 @@ def stats(*, running_s=0.0, device=None, **counts):
 
 
 class World:
-    def __init__(self, ray, num_workers=1, backends="statevector", devices=None):
-        self.now_s = 100.0
-        places = worker_places(backends, devices, num_workers)
+    def __init__(
+        self,
+        ray,
+        num_workers=1,
+        backends="statevector",
+        devices=None,
+        *,
+        starts=lambda handle: handle.is_placed,
+        meanwhile=lambda note: None,
+    ):
+        self.now_s = 0.0
+        self.ray, self._starts = ray, starts
         runtime = RayRuntime(
             is_own=False, host="", actor_options={}, qpu_options={"num_cpus": 1}, device_options={"num_cpus": 0},
             service_options={},
         )  # fmt: skip
         self.crew = QPUCrew(
-            places, QPUConfig(), runtime.options_of, num_qubits=13, stall_s=120.0, clock=lambda: self.now_s
+            worker_places(backends, devices, num_workers),
+            QPUConfig(),
+            runtime.options_of,
+            num_qubits=13,
+            stall_s=120.0,
+            meanwhile=meanwhile,
+            has_process=has_process,
+            clock=lambda: self.now_s,
+            sleep=self._sleep,
         )
-        self.ray = ray
+        self.now_s = 100.0
+
+    def _sleep(self, seconds):
+        """The crew waits for its workers: those that start answer."""
+        assert 0 < seconds <= 1
+        self.now_s += seconds
+        for call in [call for handle in self.ray.started if self._starts(handle) for call in handle.calls]:
+            call.answer = call.answer or stats()
 
     def poll(self, *, after_s=1.0):
         self.now_s += after_s
@@ -146,6 +172,32 @@ def test_a_worker_that_never_comes_up_ends_the_run(ray):
     with pytest.raises(RunFailedError, match="5 times in a row, the last time with: killed while starting"):
         fail_for_ever()
     assert 4 * 30.0 < world.now_s - 100.0 < 4 * 30.0 + 0.5 + 1.0 + 2.0 + 5 * 4.0
+
+
+def test_a_worker_that_never_comes_up_ends_the_run_although_each_of_its_processes_waits_for_its_place(ray):
+    world = World(ray)
+
+    def fail_for_ever():
+        for second in range(600):
+            ray.started[0].is_placed = second % 4 > 0
+            world.hear(RayActorError(error_msg="killed while starting"))
+
+    with pytest.raises(RunFailedError, match="5 times in a row, the last time with: killed while starting"):
+        fail_for_ever()
+
+
+def test_a_worker_that_lost_its_machine_waits_for_another_one_and_has_not_died_again(ray):
+    world = World(ray, num_workers=2)
+    world.hear(stats(), stats())
+    ray.started[1].is_placed = False
+    for _ in range(3_600):
+        world.hear(stats(), RayActorError(error_msg="restarting"))
+    assert world.crew.num_restarts == 1
+    assert "1 of 2 QPU workers wait for a machine" in world.crew.note
+    ray.started[1].is_placed = True
+    world.hear(stats(), stats())
+    assert "wait for a machine" not in world.crew.note
+    assert ray.kills == []
 
 
 def test_deaths_far_apart_are_no_loop(ray):

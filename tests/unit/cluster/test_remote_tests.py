@@ -7,7 +7,7 @@ from actors.errors import InvalidEnvironmentError
 from cluster.errors import RunFailedError
 from cluster.remote_tests import RemoteTests
 from qpu_service.errors import BackendFailedError
-from tests.unit.cluster.fake_ray import FakeRay, Handle
+from tests.unit.cluster.fake_ray import FakeRay, Handle, has_process
 
 
 def task_error(cause):
@@ -20,7 +20,7 @@ class Rounds:
     def __init__(self):
         self.workers = []
         self.now_s = 100.0
-        self.tests = RemoteTests(self._start, deadline_s=60.0, clock=lambda: self.now_s)
+        self.tests = RemoteTests(self._start, deadline_s=60.0, has_process=has_process, clock=lambda: self.now_s)
 
     def _start(self):
         self.workers.append(Handle())
@@ -153,6 +153,18 @@ def test_an_evaluator_that_answers_nothing_at_all_is_replaced(rounds):
     for _ in range(12):
         look(rounds, 6.0)
     assert [worker.is_killed for worker in rounds.workers] == [True, False]
+
+
+def test_an_evaluator_without_a_machine_does_not_hang(rounds):
+    rounds.tests.request("first")
+    rounds.workers[0].is_placed = False
+    for _ in range(600):
+        look(rounds, 6.0)
+    assert not rounds.workers[0].is_killed
+    rounds.workers[0].is_placed = True
+    for _ in range(12):
+        look(rounds, 6.0)
+    assert rounds.workers[0].is_killed
 
 
 def test_an_evaluator_that_hangs_for_good_ends_the_run(rounds):

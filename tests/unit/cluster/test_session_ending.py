@@ -12,6 +12,7 @@ from cluster import distributed
 from cluster.checkpoint import load_newest
 from cluster.config import CheckpointConfig
 from cluster.errors import RunFailedError
+from cluster.progress import Progress
 from cluster.run_directory import read_rows
 from tests.unit.cluster.test_session import CONFIG, Run, Tests
 
@@ -170,6 +171,19 @@ def test_a_failure_seen_in_the_ending_ends_the_run(ending):
 
     with pytest.raises(RunFailedError, match="has died"):
         ending.go(happens=fail)
+
+
+def test_while_qpu_workers_start_the_run_is_watched_and_hears_a_stop(ending):
+    watch, stops = Watch(ending.run), []
+    progress = Progress(ending.run.out, lambda: ending.run.now_s)
+    look = distributed._meanwhile((watch,), progress, lambda: bool(stops))
+    look("")
+    look("1 of 3 QPU workers wait for a machine")
+    assert watch.looks == 2
+    assert ending.run.out.getvalue().endswith("\n1 of 3 QPU workers wait for a machine\n")
+    stops.append("SIGTERM")
+    with pytest.raises(KeyboardInterrupt):
+        look("")
 
 
 def test_finishing_tests_the_final_policy_once_and_writes_no_row_twice(tmp_path):
