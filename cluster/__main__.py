@@ -67,7 +67,7 @@ def main() -> None:
     """Entry point of the console script."""
     # A console script does not look where it is called, and a user's own environments are there (--env-id module:Id).
     # Last, so that no file there takes the place of a module of ours; Ray gives the same directory to its workers.
-    sys.path.append(os.getcwd())
+    sys.path.append("")
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

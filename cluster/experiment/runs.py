@@ -135,8 +135,8 @@ class ExperimentRun:
             return None
         self._check_same(result.config, self._kept)
         wanted = self.final_episodes, self.final_seed if self.final_episodes else result.final_seed
-        is_long = result.config["total_steps"] >= self.planned.config.total_steps
-        return result if is_long and (len(result.final_returns), result.final_seed) == wanted else None
+        is_whole = result.config["total_steps"] == self.planned.config.total_steps
+        return result if is_whole and (len(result.final_returns), result.final_seed) == wanted else None
 
     def test_rounds(self) -> Sequence[Mapping[str, Any]]:
         """Every test round so far, as ``evaluations.jsonl`` and kept results have them."""
