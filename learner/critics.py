@@ -51,11 +51,13 @@ class EnsembleCritic(nn.Module):
     ) -> Float[Tensor, "E R K"]:
         """Outputs of the heads of all critics, of some rows alone if asked; the others still count for BatchNorm."""
         inputs = self._inputs(observation, action)
-        if self.kernel is not None and not torch.is_autocast_enabled("cpu"):
+        is_mixed = torch.is_autocast_enabled("cpu")
+        if self.kernel is not None and (self.kernel.has_bfloat16 or not is_mixed):
             if not self.training:
-                return self.kernel.climbed(torch.cat([part.detach() for part in inputs], dim=1), inputs[1])[:, rows]
+                joint = torch.cat([part.detach() for part in inputs], dim=1)
+                return self.kernel.climbed(joint, inputs[1], is_mixed=is_mixed)[:, rows]
             if not action.requires_grad:
-                return self.kernel.outputs(torch.cat(inputs, dim=1), rows)
+                return self.kernel.outputs(torch.cat(inputs, dim=1), rows, is_mixed=is_mixed)
         return torch.stack([_outputs(critic, inputs, rows) for critic in self.critics])
 
     def first(self, observation: Float[Tensor, "B O"], action: Float[Tensor, "B A"]) -> Float[Tensor, "1 B K"]:

@@ -5,6 +5,9 @@ another order, so numbers agree to round-off, and they repeat bit for bit whatev
 the weights exist only inside ``step``: what ``outputs`` hands back is the start of a graph, not its middle. For the CPU
 alone.
 
+Mixed precision: what the products of the hidden layers read is rounded to bfloat16; all sums, the statistics and the
+head stay in float32.
+
 Axis legend: B batch, R rows with outputs, I inputs, A action, E critics, K outputs of a head.
 """
 
@@ -22,7 +25,7 @@ from learner.errors import StateMismatchError
 from learner.native_code import load_kernels
 from learner.native_memory import Scratch, Signatures, adam_state, check_rows, declare, is_computable, pointers
 
-_SIZES = [c_int64] * 6
+_SIZES = [c_int64] * 7
 _SIGNATURES: Signatures = {
     "normed_critic_kept": (c_int64, _SIZES),
     "normed_critic_scratch": (c_int64, [*_SIZES, c_int]),
@@ -35,6 +38,7 @@ _SIGNATURES: Signatures = {
         [*_SIZES, c_void_p] + [c_double] * 5 + [c_int, c_void_p, c_int64, c_int64, c_int] + [c_void_p] * 3,
     ),
     "normed_critic_input_gradient": (None, [*_SIZES, c_void_p, c_int64, c_int] + [c_void_p] * 4),
+    "multiplies_bfloat16": (c_int, []),
 }
 
 
@@ -45,6 +49,7 @@ class _Kept:
     inputs: Float[Tensor, "B I"]
     first_row: int
     num_rows: int
+    is_mixed: bool
 
 
 class NormedCriticKernel:
@@ -77,13 +82,16 @@ class NormedCriticKernel:
         )
         self._scratch, self._kept_memory = scratch, Scratch()
         self._kept: _Kept | None = None
+        self.has_bfloat16 = bool(library.multiplies_bfloat16())
+        """Whether the processor multiplies bfloat16 by itself; without that mixed precision gains nothing here."""
 
-    def outputs(self, inputs: Float[Tensor, "B I"], rows: slice) -> Float[Tensor, "E R K"]:
+    def outputs(self, inputs: Float[Tensor, "B I"], rows: slice, *, is_mixed: bool = False) -> Float[Tensor, "E R K"]:
         """Outputs by the statistics of the batch, which the running ones take in.
 
         Args:
             inputs: standardised observations and actions.
             rows: that are asked for; the others still count for the statistics.
+            is_mixed: whether in mixed precision, also in the ``step`` that follows.
 
         Returns:
             Outputs; where gradients are recorded, a leaf whose gradient is what ``step`` wants.
@@ -94,24 +102,28 @@ class NormedCriticKernel:
         if len(inputs) < 2:
             raise StateMismatchError(f"BatchNorm needs the statistics of two rows or more, got {len(inputs)}")
         begin, end, _ = rows.indices(len(inputs))
-        kept_size = self._library.normed_critic_kept(*self._sizes, len(inputs))
+        kept_size = self._library.normed_critic_kept(*self._sizes, len(inputs), is_mixed)
         is_kept = torch.is_grad_enabled()
         kept = self._kept_memory.address(kept_size) if is_kept else None
-        outputs = self._forward(inputs, begin, end - begin, momentum=self._norms[0].momentum, kept=kept)
+        momentum = self._norms[0].momentum
+        outputs = self._forward(inputs, begin, end - begin, momentum=momentum, kept=kept, is_mixed=is_mixed)
         torch._foreach_add_(self._num_batches, 1)
         if is_kept:
-            self._kept = _Kept(inputs, begin, end - begin)
+            self._kept = _Kept(inputs, begin, end - begin, is_mixed)
             outputs.requires_grad_()
         return outputs
 
-    def climbed(self, inputs: Float[Tensor, "B I"], action: Float[Tensor, "B A"]) -> Float[Tensor, "E B K"]:
+    def climbed(
+        self, inputs: Float[Tensor, "B I"], action: Float[Tensor, "B A"], *, is_mixed: bool = False
+    ) -> Float[Tensor, "E B K"]:
         """Outputs by the running statistics, differentiable in the standardised actions alone.
 
         Args:
             inputs: standardised observations and actions.
             action: the actions of ``inputs``, of which the gradient is wanted.
+            is_mixed: whether in mixed precision, there and back.
         """
-        output: Tensor = _Climbed.apply(action, inputs, self)  # type: ignore[no-untyped-call]
+        output: Tensor = _Climbed.apply(action, inputs, self, is_mixed)  # type: ignore[no-untyped-call]
         return output
 
     def step(self, optimizer: torch.optim.Adam, output_gradient: Float[Tensor, "E R K"]) -> None:
@@ -138,7 +150,7 @@ class NormedCriticKernel:
         group = optimizer.param_groups[0]
         arrays = [*self._parameters, *(s["exp_avg"] for s in states), *(s["exp_avg_sq"] for s in states)]
         output_gradient = output_gradient.contiguous()
-        sizes, threads = (*self._sizes, len(kept.inputs)), torch.get_num_threads()
+        sizes, threads = (*self._sizes, len(kept.inputs), kept.is_mixed), torch.get_num_threads()
         self._library.normed_critic_step(
             *sizes,
             pointers(arrays),
@@ -157,18 +169,21 @@ class NormedCriticKernel:
         )
         torch._foreach_add_([state["step"] for state in states], 1)
 
-    def outputs_by_running_statistics(self, inputs: Float[Tensor, "B I"]) -> tuple[Float[Tensor, "E B K"], Tensor]:
+    def outputs_by_running_statistics(
+        self, inputs: Float[Tensor, "B I"], *, is_mixed: bool = False
+    ) -> tuple[Float[Tensor, "E B K"], Tensor]:
         """Outputs, and the memory that ``action_gradient`` reads, once."""
-        kept = torch.empty(self._library.normed_critic_kept(*self._sizes, len(inputs)))
-        return self._forward(inputs, 0, len(inputs), momentum=0.0, kept=kept.data_ptr()), kept
+        kept = torch.empty(self._library.normed_critic_kept(*self._sizes, len(inputs), is_mixed))
+        outputs = self._forward(inputs, 0, len(inputs), momentum=0.0, kept=kept.data_ptr(), is_mixed=is_mixed)
+        return outputs, kept
 
     def action_gradient(
-        self, kept: Tensor, output_gradient: Float[Tensor, "E B K"], action_size: int
+        self, kept: Tensor, output_gradient: Float[Tensor, "E B K"], action_size: int, *, is_mixed: bool = False
     ) -> Float[Tensor, "B A"]:
-        """Gradient to the actions of ``outputs_by_running_statistics``."""
+        """Gradient to the actions of ``outputs_by_running_statistics``, of the same precision."""
         output_gradient = output_gradient.contiguous()
         num_rows, threads = output_gradient.shape[1], torch.get_num_threads()
-        sizes = (*self._sizes, num_rows)
+        sizes = (*self._sizes, num_rows, is_mixed)
         gradient = torch.empty(num_rows, action_size)
         self._library.normed_critic_input_gradient(
             *sizes,
@@ -183,12 +198,19 @@ class NormedCriticKernel:
         return gradient
 
     def _forward(
-        self, inputs: Tensor, first_row: int, num_rows: int, *, momentum: float | None, kept: int | None
+        self,
+        inputs: Tensor,
+        first_row: int,
+        num_rows: int,
+        *,
+        momentum: float | None,
+        kept: int | None,
+        is_mixed: bool,
     ) -> Tensor:
         """Outputs; ``kept``: where what led to them shall stay, scratch memory if None."""
         check_rows(inputs, self._sizes[0], "observations and actions")
         _, _, num_outputs, _, num_critics = self._sizes
-        sizes, threads = (*self._sizes, len(inputs)), torch.get_num_threads()
+        sizes, threads = (*self._sizes, len(inputs), is_mixed), torch.get_num_threads()
         outputs = torch.empty(num_critics, num_rows, num_outputs)
         size = self._library.normed_critic_scratch(*sizes, threads)
         scratch = self._scratch.address(size + (self._library.normed_critic_kept(*sizes) if kept is None else 0))
@@ -236,13 +258,15 @@ class _Climbed(torch.autograd.Function):
     """Outputs by the running statistics with the gradient of the actions alone."""
 
     @staticmethod
-    def forward(ctx: Any, action: Tensor, inputs: Tensor, kernel: NormedCriticKernel) -> Tensor:
-        outputs, kept = kernel.outputs_by_running_statistics(inputs)
+    def forward(ctx: Any, action: Tensor, inputs: Tensor, kernel: NormedCriticKernel, is_mixed: bool) -> Tensor:
+        outputs, kept = kernel.outputs_by_running_statistics(inputs, is_mixed=is_mixed)
         if action.requires_grad:
-            ctx.kernel, ctx.action_size = kernel, action.shape[1]
+            ctx.kernel, ctx.action_size, ctx.is_mixed = kernel, action.shape[1], is_mixed
             ctx.save_for_backward(kept)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.kernel.action_gradient(ctx.saved_tensors[0], gradients[0], ctx.action_size), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (kept,) = ctx.saved_tensors
+        gradient = ctx.kernel.action_gradient(kept, gradients[0], ctx.action_size, is_mixed=ctx.is_mixed)
+        return gradient, None, None, None

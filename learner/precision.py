@@ -9,8 +9,9 @@ from torch import Tensor
 
 from learner.config import Precision
 
-_CPU_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
-"""Either multiplies bfloat16 in hardware; every other x86 processor imitates it, ten times slower than float32."""
+_CPU_FLAG = "amx_bf16"
+"""Tiles of bfloat16: several times the products of float32. Without them other processors imitate it, ten times slower
+than float32, or multiply it (avx512_bf16), which nobody has measured here."""
 
 
 def critic_autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -28,9 +29,9 @@ def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 def precision_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on GPUs and on processors that multiply it in hardware, float32 elsewhere."""
+    """``auto`` is bfloat16 on GPUs and on processors with tiles for it, float32 elsewhere."""
     if precision == "auto":
-        has_bfloat16 = device.type == "cuda" or (device.type == "cpu" and bool(_CPU_FLAGS & _cpu_flags()))
+        has_bfloat16 = device.type == "cuda" or (device.type == "cpu" and _CPU_FLAG in _cpu_flags())
         return torch.bfloat16 if has_bfloat16 else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

@@ -16,7 +16,7 @@ from learner.critics import make_critic
         ("bfloat16", "cpu", set(), torch.bfloat16),
         ("auto", "cuda", set(), torch.bfloat16),
         ("auto", "cpu", {"avx2", "amx_bf16"}, torch.bfloat16),
-        ("auto", "cpu", {"avx512f", "avx512_bf16"}, torch.bfloat16),
+        ("auto", "cpu", {"avx512f", "avx512_bf16"}, torch.float32),
         ("auto", "cpu", {"avx2", "fma"}, torch.float32),
         ("auto", "mps", {"amx_bf16"}, torch.float32),
     ],
