@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -68,6 +69,9 @@ def main() -> None:
     # A console script does not look where it is called, and a user's own environments are there (--env-id module:Id).
     # Last, so that no file there takes the place of a module of ours; Ray gives the same directory to its workers.
     sys.path.append("")
+    # A command that looks after neither signal ends by both the same way: what it opened is closed, a paid session of a
+    # device among it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

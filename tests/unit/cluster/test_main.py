@@ -1,7 +1,10 @@
 """The command line as a function: usage, unknown commands, exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +49,38 @@ def test_nobody_waits_for_torch_or_numba_to_read_help_or_to_be_told_of_a_mistake
         sys.exit(bool({{"torch", "numba"}} & set(sys.modules)))
     """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_end_closes_what_it_opened(tmp_path, number):
+    (tmp_path / "waiting.py").write_text(
+        """if True:
+        import sys, time
+        def run(arguments):
+            try:
+                print("waiting", flush=True)
+                time.sleep(60)
+            finally:
+                print("closed", flush=True)
+        """
+    )
+    code = """if True:
+        import cluster.__main__ as command_line
+        command_line._COMMANDS["evaluate"] = ("waiting", "")
+        command_line.main()
+    """
+    command = [sys.executable, "-c", code, "evaluate"]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[3]}:{tmp_path}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"waiting\n"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"closed\n")
+    assert error.startswith(b"hdqnn: stopped at once")
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "report"])
