@@ -17,6 +17,7 @@ from actors.on_policy_agent import RolloutReport
 from cluster.errors import RunFailedError
 from cluster.quantum_train.build import make_agent
 from cluster.quantum_train.config import QuantumTrainRunConfig
+from cluster.ray_runtime import has_process
 from learner.errors import LearnerError
 from learner.quantum_train.optimiser import TrainingState
 from qpu_service.errors import QPUError
@@ -70,11 +71,17 @@ class RayTeam:
     Args:
         config: the run's configuration.
         options: Ray options of an agent's process.
+        has_process: whether Ray has a process for an agent.
     """
 
-    def __init__(self, config: QuantumTrainRunConfig, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        config: QuantumTrainRunConfig,
+        options: dict[str, Any],
+        has_process: Callable[[Any], bool] = has_process,
+    ) -> None:
         self.num_restarts = 0
-        self._config, self._options = config, options
+        self._config, self._options, self._has_process = config, options, has_process
         self._handles = {agent_id: self._start(agent_id) for agent_id in range(config.num_agents)}
         self._failures = dict.fromkeys(self._handles, 0)
         self._ahead: dict[int, deque[_Ahead]] = {}
@@ -152,8 +159,15 @@ class RayTeam:
                 if isinstance(error.cause, _OURS):
                     raise error.cause from error
                 self._replace(agent_id, str(error.cause))
-            except (RayActorError, TimeoutError) as error:
-                self._replace(agent_id, str(error) or f"no answer for {self._config.agent_timeout_s:.0f} s")
+            except RayActorError as error:
+                self._replace(agent_id, str(error))
+            except TimeoutError:
+                if self._has_process(self._handles[agent_id]):
+                    self._replace(agent_id, f"no answer for {self._config.agent_timeout_s:.0f} s")
+                else:
+                    _log.warning("agent %d waits for a machine; the round goes on without it", agent_id)
+                    # What it was asked is of no use to a later round.
+                    self._start_again(agent_id)
         return answers
 
     def _replace(self, agent_id: int, cause: str) -> None:
@@ -166,6 +180,9 @@ class RayTeam:
                 "Mend the cause and go on with `hdqnn resume`"
             )
         _log.warning("agent %d failed (%s); the round goes on without it, a new one takes its place", agent_id, reason)
+        self._start_again(agent_id)
+
+    def _start_again(self, agent_id: int) -> None:
         ray.kill(self._handles[agent_id])
         self._ahead.pop(agent_id, None)
         self._handles[agent_id] = self._start(agent_id)
