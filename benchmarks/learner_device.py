@@ -2,8 +2,8 @@
 
 Plain torch against the accelerated path of the same device (CUDA graphs on a GPU, compiled kernels on a CPU), for the
 paper's learner, for its classical twin and for the strong one. Rounds of both alternate in one run; every round ends
-when the device has done all its work. The two paths must also agree: ``loss_difference`` compares the mean losses of
-the first updates on the same batches.
+when the device has done all its work. The two paths must also agree, to the round-off of the preset's precision:
+``loss_difference`` compares the mean losses of the first updates on the same batches.
 """
 
 import argparse

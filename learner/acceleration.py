@@ -1,4 +1,4 @@
-"""Puts a learner on the fastest path for its device; numbers stay the same to round-off.
+"""Puts a learner on the fastest path for its device; numbers stay the same to the round-off of its precision.
 
 On the CPU the surrogate, the segmented critics and those of BatchNorm layers compute by compiled kernels
 (learner/surrogate_kernel.py, learner/critic_kernel.py, learner/normed_critic_kernel.py), and so do the policy's Adam
@@ -9,6 +9,7 @@ and the exact circuit are kernels of our own (learner/gpu).
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
@@ -94,6 +95,9 @@ def _use_kernels(learner: TD3Learner) -> None:
         elif critic is not None:
             has_unit_rows = learner.critic_config.unit_rows
             critic.kernel = make_normed_critic_kernel(critic.networks, has_unit_rows=has_unit_rows, scratch=scratch)
+            if critic.kernel is not None and not critic.kernel.has_bfloat16 and learner.config.precision == "auto":
+                # In torch's mixed precision these critics are slower than in float32 by the kernels.
+                learner.config = replace(learner.config, precision="float32")
     moved = [p for module in (learner.policy, learner.critic) for p in module.parameters()]
     if (steps := make_step_kernel(moved)) is not None:
         learner.blend = steps.blend

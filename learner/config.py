@@ -181,8 +181,8 @@ class TD3Config:
     learning_rate_decay_share: float = 1.0
     """Share of the run's updates over which they fall; what is left goes on with the final rates."""
     precision: Precision = "float32"
-    """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; several times faster on
-    GPUs and on CPUs with AMX, ten times slower on CPUs that have to imitate it. auto: on GPUs and on CPUs with AMX."""
+    """bfloat16: matrix products of the critics in bfloat16, weights and losses in float32; faster on GPUs and on CPUs
+    with AMX, ten times slower on CPUs that have to imitate it. auto: on GPUs and on CPUs with AMX."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

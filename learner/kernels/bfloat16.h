@@ -33,7 +33,7 @@ inline float float_of(uint32_t bits) {
   return value;
 }
 
-// To the nearest, ties to even, as the hardware does.
+// To the nearest, ties to even.
 inline uint16_t rounded(float value) {
   const uint32_t bits = bits_of(value);
   return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
@@ -72,9 +72,10 @@ void pairs_of_columns(const float* rows, int64_t columns, int64_t stride, int64_
 void pairs_of_rows(const float* from, int64_t rows, int64_t stride, int64_t width, uint32_t* to) {
   alignas(64) uint16_t near[2][kPanel];
   for (int64_t row = 0; row < padded(rows, kChunk); row += 2, to += kPanel) {
-    if (row + kAhead < rows) __builtin_prefetch(from + (row + kAhead) * stride);
-    for (int64_t half = 0; half < 2; ++half)
+    for (int64_t half = 0; half < 2; ++half) {
+      if (row + half + kAhead < rows) __builtin_prefetch(from + (row + half + kAhead) * stride);
       round_row(from + (row + half) * stride, row + half < rows ? width : 0, near[half], kPanel);
+    }
     for (int64_t unit = 0; unit < kPanel; ++unit) to[unit] = near[0][unit] | (uint32_t)near[1][unit] << 16;
   }
 }
@@ -99,8 +100,29 @@ void columns_as_rows(const uint16_t* from, int64_t rows, int64_t stride, uint16_
   }
 }
 
+// c[rows][panel] (+)= a · b
+void imitated_product(int64_t rows, const uint16_t* a, int64_t a_stride, const uint32_t* b, float* c, int64_t depth,
+                      bool adds) {
+  for (int64_t row = 0; row < rows; ++row, a += a_stride, c += kPanel) {
+    if (!adds) std::fill(c, c + kPanel, 0.0f);
+    for (int64_t k = 0; k < depth; k += 2) {
+      const float even = float_of((uint32_t)a[k] << 16), odd = float_of((uint32_t)a[k + 1] << 16);
+      const uint32_t* const right = b + k / 2 * kPanel;
+      for (int64_t unit = 0; unit < kPanel; ++unit)
+        c[unit] += even * float_of(right[unit] << 16) + odd * float_of(right[unit] & 0xffff0000u);
+    }
+  }
+}
+
 #if defined(__AMX_BF16__)
 static_assert(kPanel == 32, "two tiles of columns");
+
+// Linux gives a process the registers when it asks for them.
+bool tiles_are_there() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool are_there = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return are_there;
+}
 
 // The compiler does not know which memory instructions on tiles read: what was written before them must be there.
 inline void settle(const void* memory) { __asm__ volatile("" ::"r"(memory) : "memory"); }
@@ -115,8 +137,9 @@ class Tiles {
   const bool is_used;
 
  public:
-  explicit Tiles(bool is_used) : is_used(is_used) {
+  explicit Tiles(bool is_asked) : is_used(is_asked && tiles_are_there()) {
     if (!is_used) return;
+    settle(&before);
     _tile_storeconfig(&before);
     Configuration ours;
     ours.palette = 1;
@@ -134,6 +157,7 @@ class Tiles {
 void tile_product(int64_t rows, const uint16_t* a, int64_t a_stride, const uint32_t* b, float* c, int64_t depth,
                   bool adds) {
   constexpr int64_t kHalf = 16, kLineBytes = 4 * kPanel;
+  if (!tiles_are_there()) return imitated_product(rows, a, a_stride, b, c, depth, adds);
   settle(b);
   for (int64_t row = 0; row < rows; row += kStrip, a += kStrip * a_stride, c += kStrip * kPanel) {
     const uint16_t* const lower = a + kHalf * a_stride;
@@ -168,31 +192,19 @@ void tile_product(int64_t rows, const uint16_t* a, int64_t a_stride, const uint3
   settle(c);
 }
 
-// Linux gives a process the registers when it asks for them.
-bool tiles_are_there() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  static const bool are_there = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return are_there;
-}
 #else
+
+bool tiles_are_there() { return false; }
+
 struct Tiles {
   explicit Tiles(bool) {}
 };
 
 void tile_product(int64_t rows, const uint16_t* a, int64_t a_stride, const uint32_t* b, float* c, int64_t depth,
                   bool adds) {
-  for (int64_t row = 0; row < rows; ++row, a += a_stride, c += kPanel) {
-    if (!adds) std::fill(c, c + kPanel, 0.0f);
-    for (int64_t k = 0; k < depth; k += 2) {
-      const float even = float_of((uint32_t)a[k] << 16), odd = float_of((uint32_t)a[k + 1] << 16);
-      const uint32_t* const right = b + k / 2 * kPanel;
-      for (int64_t unit = 0; unit < kPanel; ++unit)
-        c[unit] += even * float_of(right[unit] << 16) + odd * float_of(right[unit] & 0xffff0000u);
-    }
-  }
+  imitated_product(rows, a, a_stride, b, c, depth, adds);
 }
 
-bool tiles_are_there() { return false; }
 #endif
 
 // Adam on a panel's columns of a layer, as ``step_layer``: the gradient is the product of strips and pairs.

@@ -9,6 +9,7 @@ import pytest
 from learner.acceleration import accelerate
 from learner.critic_config import CriticConfig
 from learner.native_code import load_kernels
+from learner.normed_critic_kernel import NormedCriticKernel
 from learner.state import learner_state, load_learner_state
 from tests.unit.learner.test_td3 import make_batch, make_learner
 
@@ -52,6 +53,24 @@ def test_losses_are_those_of_the_plain_path(block, td3):
         tolerance = 1e-5 if step < 10 else 1e-3
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=tolerance), (step, name)
+
+
+@pytest.mark.parametrize(
+    ("critic", "has_hardware", "chosen", "expected"),
+    [
+        (NORMED, True, "auto", "auto"),
+        (NORMED, False, "auto", "float32"),
+        (NORMED, False, "bfloat16", "bfloat16"),
+        (NORMED | {"normalisation": "layer"}, False, "auto", "auto"),
+    ],
+)
+def test_auto_is_not_torchs_mixed_precision_where_kernels_are_faster(
+    monkeypatch, critic, has_hardware, chosen, expected
+):
+    monkeypatch.setattr(
+        NormedCriticKernel, "has_bfloat16", property(lambda _: has_hardware, lambda *_: None), raising=False
+    )
+    assert fast_learner(critic=CriticConfig(**critic), precision=chosen).config.precision == expected
 
 
 @pytest.mark.parametrize("has_target", [True, False])

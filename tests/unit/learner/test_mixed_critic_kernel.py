@@ -174,6 +174,18 @@ def test_critics_take_this_path_under_mixed_precision_where_the_processor_has_it
     torch.testing.assert_close(mixed, autocast, rtol=0.1, atol=0.1)
 
 
+def test_rows_of_hidden_layers_have_length_one_after_a_step_in_mixed_precision():
+    _, fast = critic_and_copy(7, 3, 40, 2, 2, 11)
+    kernel = make_normed_critic_kernel(fast.networks, has_unit_rows=True, scratch=Scratch())
+    outputs = kernel.outputs(torch.randn(12, 10), slice(None), is_mixed=True)
+    kernel.step(torch.optim.Adam(fast.parameters(), lr=1e-2), torch.randn_like(outputs))
+    for network in fast.networks:
+        *hidden, head = (layer for layer in network if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            torch.testing.assert_close(layer.weight.norm(dim=1), torch.ones(40))
+        assert not torch.allclose(head.weight.norm(dim=1), torch.ones(11))
+
+
 def test_torch_multiplies_bfloat16_after_the_kernels_did():
     """Both use registers that have to be set up first."""
     _, fast = critic_and_copy(33, 17, 64, 2, 2, 11)
