@@ -18,7 +18,7 @@ constexpr int64_t kChunk = 32;  // numbers of the summed axis that one tile take
 constexpr int64_t kPairs = kChunk / 2;
 constexpr int64_t kStrip = 32;  // rows of a left-hand side that are worked on together
 
-// Numbers between two rows of bfloat16: whole chunks, and an odd number of lines, so that rows share no set of the cache.
+// Numbers between two rows of bfloat16: whole chunks, and an odd number of lines, so that rows share no set of a cache.
 inline int64_t short_stride(int64_t columns) { return (padded(columns, kChunk) / kChunk | 1) * kChunk; }
 
 inline uint32_t bits_of(float value) {
@@ -95,8 +95,10 @@ void columns_as_rows(const uint16_t* from, int64_t rows, int64_t stride, uint16_
   const int64_t room = padded(rows, kChunk);
   for (int64_t row = 0; row < room; row += kChunk) {
     pairs_of_rows(from + row * stride, std::min(kChunk, rows - row), stride, kStrip, near[0]);
-    for (int64_t column = 0; column < kStrip; column += kPairs)
-      transpose_pairs(near[0] + column, kStrip, kPairs, reinterpret_cast<uint32_t*>(to + column * room + row), room / 2);
+    for (int64_t column = 0; column < kStrip; column += kPairs) {
+      auto* const there = reinterpret_cast<uint32_t*>(to + column * room + row);
+      transpose_pairs(near[0] + column, kStrip, kPairs, there, room / 2);
+    }
   }
 }
 

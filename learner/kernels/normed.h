@@ -64,7 +64,7 @@ struct Kept {
   float *active;  // (B, H): what the next layer reads
   float *normed;  // (B, H): before gain and shift; later the gradient of the layer's sums
   float *scale;   // (H): 1 / standard deviation
-  uint16_t *short_active, *short_gradient;  // (B, H): the first, and that gradient, as bfloat16 where products are of it
+  uint16_t *short_active, *short_gradient;  // (B, H): the first, and that gradient, where products are of bfloat16
 
   Kept(float* kept, const Sizes& s, int64_t critic, int64_t layer) {
     active = kept + (critic * s.layers + layer) * s.layer_kept();

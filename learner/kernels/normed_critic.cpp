@@ -2,8 +2,8 @@
 //
 // E networks of linear, BatchNorm and ReLU, L times, and a linear head; weights as torch.nn.Linear keeps them, (units,
 // inputs). A panel of units holds all rows, so that its batch statistics, forward and back, need nobody else. Sums
-// depend on no thread: each panel is one thread's alone. If asked, products of the hidden layers are of numbers rounded to
-// bfloat16; sums, statistics, weights and moments stay in float32.
+// depend on no thread: each panel is one thread's alone. If asked, products of the hidden layers are of numbers rounded
+// to bfloat16; sums, statistics, weights and moments stay in float32.
 //
 // Axis legend: E critics, B rows, R rows with outputs, I inputs, H units, L hidden layers, K outputs of a head.
 
@@ -174,7 +174,8 @@ void normed_critic_step(int64_t inputs, int64_t hidden, int64_t outputs, int64_t
         const int64_t width = Sizes::width(depth, item % input_panels);
         const Arrays net(arrays, s, critic), m(arrays + count, s, critic), v(arrays + 2 * count, s, critic);
         const float* const strips_of = scratch + critic * s.strips();
-        float *const weight = weights(net) + first, *const mean = weights(m) + first, *const square = weights(v) + first;
+        float *const weight = weights(net) + first, *const mean = weights(m) + first;
+        float* const square = weights(v) + first;
         if (by_tiles) {
           const ShortRows from(kept, s, critic, layer);
           pairs_of_rows(from.at + first, rows, from.stride, kPanel, room.pairs());
@@ -262,7 +263,8 @@ void normed_critic_input_gradient(int64_t inputs, int64_t hidden, int64_t output
         const Kept keeps(kept, s, critic, 0);
         if (is_short) {
           pairs_of_rows(weight + inputs - columns + first, hidden, inputs, width, room.pairs());
-          tile_product(end - begin, keeps.short_gradient + begin * narrow, narrow, room.pairs(), panel, hidden, critic > 0);
+          tile_product(end - begin, keeps.short_gradient + begin * narrow, narrow, room.pairs(), panel, hidden,
+                       critic > 0);
         } else {
           pack_panel(weight, hidden, inputs, inputs - columns + first, width, packed);
           product<2>(end - begin, keeps.normed + begin * stride, stride, 1, packed, kPanel, panel, kPanel, hidden,
