@@ -45,8 +45,9 @@ inline void round_row(const float* from, int64_t count, uint16_t* to, int64_t ro
   std::fill(to + count, to + room, 0);
 }
 
-void round_panel(const float* panel, int64_t rows, uint16_t* to, int64_t stride) {
-  for (int64_t row = 0; row < rows; ++row) round_row(panel + row * kPanel, kPanel, to + row * stride, kPanel);
+// A panel's columns of all rows.
+void round_panel(const float* from, int64_t from_stride, int64_t rows, uint16_t* to, int64_t to_stride) {
+  for (int64_t row = 0; row < rows; ++row) round_row(from + row * from_stride, kPanel, to + row * to_stride, kPanel);
 }
 
 // to[pair][row] = from[row][pair] of ``rows`` rows (a multiple of kLanes) by kPairs pairs.
@@ -150,8 +151,9 @@ class Tiles {
     _tile_loadconfig(&ours);
   }
   ~Tiles() {
+    if (!is_used) return;
     settle(&before);
-    if (is_used) _tile_loadconfig(&before);
+    _tile_loadconfig(&before);
   }
 };
 

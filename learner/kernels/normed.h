@@ -124,8 +124,8 @@ void take_in(float* running, const Half& batch, float factor, float momentum, in
     running[unit] += momentum * (factor * batch.of[unit / kLanes][unit % kLanes] - running[unit]);
 }
 
-// g, the gradient of a panel of activations, becomes that of the layer's sums; BatchNorm's own gradients move gain and
-// shift. ``sums``: room for two rows of a panel.
+// g, the gradient of a panel of activations, becomes that of the layer's sums, in ``normed``, or rounded in
+// ``short_gradient``; BatchNorm's own gradients move gain and shift. ``sums``: room for two rows of a panel.
 void back_through_norm(float* panel, const Kept& keeps, int64_t first, const Sizes& s, const Adam& adam,
                        const Arrays& net, const Arrays& m, const Arrays& v, int64_t layer, int64_t width, float* sums) {
   const int64_t stride = s.stride();
@@ -155,7 +155,7 @@ void back_through_norm(float* panel, const Kept& keeps, int64_t first, const Siz
       const Vector along = load(panel + row * kPanel + h * kLanes) - shift.of[h] - load(at) * gain.of[h];
       store(s.is_short ? panel + row * kPanel + h * kLanes : at, factor.of[h] * along);
     });
-  if (s.is_short) round_panel(panel, s.rows, keeps.short_gradient + first, short_stride(s.hidden));
+  if (s.is_short) round_panel(panel, kPanel, s.rows, keeps.short_gradient + first, short_stride(s.hidden));
   adam.update(net.gain(layer) + first, m.gain(layer) + first, v.gain(layer) + first, sums, width);
   adam.update(net.shift(layer) + first, m.shift(layer) + first, v.shift(layer) + first, sums + kPanel, width);
 }

@@ -90,8 +90,7 @@ void normed_critic_forward(int64_t inputs, int64_t hidden, int64_t outputs, int6
             store(keeps.normed + at, normed);
             store(keeps.active + at, sum > 0.0f ? sum : Vector{});
           });
-        for (int64_t row = 0; is_short && row < rows; ++row)
-          round_row(keeps.active + row * stride + first, kPanel, keeps.short_active + row * narrow + first, kPanel);
+        if (is_short) round_panel(keeps.active + first, stride, rows, keeps.short_active + first, narrow);
       }
     }
     const int64_t head_panels = Sizes::panels_of(outputs);
@@ -250,7 +249,7 @@ void normed_critic_input_gradient(int64_t inputs, int64_t hidden, int64_t output
             float* const to = is_short ? panel + row * kPanel + h * kLanes : below.normed + at;
             store(to, load(below.active + at) > 0.0f ? back : Vector{});
           });
-        if (is_short) round_panel(panel, rows, below.short_gradient + first, narrow);
+        if (is_short) round_panel(panel, kPanel, rows, below.short_gradient + first, narrow);
       }
     }
     const int64_t unit = is_short ? kStrip : kRows;

@@ -6,28 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from learner.config import AgentSpec
-from learner.critic_config import CriticConfig
-from learner.critics import EnsembleCritic
-from learner.native_code import load_kernels
 from learner.native_memory import Scratch
 from learner.normed_critic_kernel import make_normed_critic_kernel
+from tests.unit.learner.test_normed_critic_kernel import SIZES, config_of, plain_and_fast, threads_restored
 
-# observations, actions, units, layers, critics, bins, rows of a batch; the last one is that of the strong presets
-SIZES = [
-    (1, 1, 1, 1, 1, 2, 2),
-    (7, 3, 30, 1, 2, 5, 9),
-    (33, 17, 65, 2, 3, 101, 40),
-    (5, 2, 17, 3, 2, 16, 13),
-    (376, 17, 256, 3, 2, 101, 256),
-]
-
-
-@pytest.fixture(autouse=True)
-def threads_restored():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+__all__ = ["threads_restored"]
 
 
 class RoundedProduct(torch.autograd.Function):
@@ -61,28 +44,8 @@ def reference_outputs(critic, inputs):
     return torch.stack(results)
 
 
-def critic_and_copy(observed, acted, hidden, layers, critics, bins):
-    torch.manual_seed(0)
-    spec = AgentSpec(observation_size=observed, action_low=(-1.0,) * acted, action_high=(1.0,) * acted)
-    config = CriticConfig(
-        architecture="mlp",
-        normalisation="batch",
-        head="categorical",
-        climbs="mean",
-        hidden_size=hidden,
-        num_layers=layers,
-        num_critics=critics,
-        num_bins=bins,
-    )
-    plain = EnsembleCritic(spec, config)
-    for norm in (m for m in plain.modules() if isinstance(m, nn.BatchNorm1d) and m.affine):
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.uniform_(norm.bias, -0.5, 0.5)
-    fast = copy.deepcopy(plain)
-    fast.kernel = make_normed_critic_kernel(fast.networks, has_unit_rows=False, scratch=Scratch())
-    if load_kernels() is None:
-        pytest.skip("no C++ compiler: only the plain path exists here")
-    return plain, fast
+def critic_and_copy(observed, acted, *sizes):
+    return plain_and_fast(config_of(*sizes, unit_rows=False), observed, acted)
 
 
 def exact_outputs(critic, inputs):
@@ -186,11 +149,11 @@ def test_rows_of_hidden_layers_have_length_one_after_a_step_in_mixed_precision()
         assert not torch.allclose(head.weight.norm(dim=1), torch.ones(11))
 
 
-def test_torch_multiplies_bfloat16_after_the_kernels_did():
-    """Both use registers that have to be set up first."""
+def test_the_kernels_and_torch_take_turns_in_bfloat16():
+    """Both use registers that have to be set up first, each its own way."""
     _, fast = critic_and_copy(33, 17, 64, 2, 2, 11)
-    left, right = torch.randn(64, 64).bfloat16(), torch.randn(64, 64).bfloat16()
-    expected = left @ right
-    for _ in range(2):
-        fast.kernel.outputs(torch.randn(40, 50), slice(None), is_mixed=True)
-        assert torch.equal(left @ right, expected)
+    inputs, left, right = torch.randn(40, 50), torch.randn(64, 96).bfloat16(), torch.randn(96, 64).bfloat16()
+    turns = [(fast.kernel.outputs(inputs, slice(None), is_mixed=True), left @ right) for _ in range(3)]
+    for outputs, product in turns[1:]:
+        assert torch.equal(outputs, turns[0][0])
+        assert torch.equal(product, turns[0][1])
