@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from actors.environment import agent_spec
+from actors.trajectories import TrajectoryRecorder
 from cluster.errors import EXIT_DONE, ConfigError
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
@@ -33,10 +34,24 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--backend", help="QPU backend (default: QPU_BACKEND, else the one of the run)")
     parser.add_argument("--shots", type=int, help="runs of generated weights: measure the circuit so often, once")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument(
+        "--trajectories",
+        type=Path,
+        metavar="FILE.npz",
+        help="also write every step to this file: arrays episode, observation, action, reward (numpy.load)",
+    )
     parsed = parser.parse_args(arguments)
     if parsed.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {parsed.episodes}")
+    for path in (parsed.json, parsed.trajectories):
+        # Before the episodes, which can take minutes or a paid session.
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"cannot write {path}: {path.absolute().parent} is no directory; make it first")
     if is_quantum_train(parsed.run):
+        if parsed.trajectories is not None:
+            raise ConfigError(
+                f"--trajectories is for actor-learner runs, got {parsed.run}, a run of Quantum-Train; leave it out"
+            )
         from cluster.quantum_train.command import evaluate
 
         return evaluate(parsed)
@@ -66,7 +81,9 @@ def run(arguments: list[str]) -> int:
             place = worker_places(config.backend, os.environ.get("QPU_DEVICE"), 1)[0]
             backend = at_end.enter_context(closing(make_backend(place.backend, device=place.device)))
             sampler = LocalSampler(backend)
-        returns = list(run_test_round(config, agent_spec(config.env_id), sampler, parameters).returns)
+        recorder = None if parsed.trajectories is None else TrajectoryRecorder()
+        finished = run_test_round(config, agent_spec(config.env_id), sampler, parameters, recorder=recorder)
+        returns = list(finished.returns)
     result = {
         "env_id": config.env_id,
         "backend": config.backend,
@@ -81,4 +98,6 @@ def run(arguments: list[str]) -> int:
     )
     if parsed.json is not None:
         parsed.json.write_text(json.dumps(result, indent=1) + "\n")
+    if recorder is not None:
+        recorder.write(parsed.trajectories)
     return EXIT_DONE

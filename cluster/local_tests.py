@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from actors.evaluator import evaluate
+from actors.trajectories import TrajectoryRecorder
 from cluster.build import make_policy
 from cluster.config import RunConfig
 from cluster.rounds import TestRound
@@ -20,8 +21,12 @@ def run_test_round(
     parameters: VersionedParameters,
     *,
     on_step: Callable[[], None] = lambda: None,
+    recorder: TrajectoryRecorder | None = None,
 ) -> TestRound:
-    """One round; it depends on the run's seed and the parameters alone. ``on_step`` is called before each step."""
+    """One round; it depends on the run's seed and the parameters alone.
+
+    ``on_step`` is called before each step, ``recorder`` is given every transition.
+    """
     policy = make_policy(config, spec, sampler, Stream.EVALUATION_CIRCUITS, parameters.version)
     load_parameters(policy.network, parameters)
     returns = evaluate(
@@ -31,6 +36,7 @@ def run_test_round(
         # Other start states in every round: ten fixed ones would favour or punish a whole run.
         seed=derive_seed(config.seed, Stream.EVALUATION_EPISODES, parameters.version),
         on_step=on_step,
+        recorder=recorder,
     )
     return TestRound(parameters, returns)
 

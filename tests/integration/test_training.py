@@ -4,6 +4,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 import yaml
 
@@ -92,9 +93,13 @@ def test_smoke_stored_every_transition_once_with_its_circuit(smoke):
 def test_smoke_can_be_evaluated_and_reported(smoke):
     run, _, _ = smoke
     directory = run.path.parent
-    finished = hdqnn("evaluate", "run", "--episodes", "2", "--json", "e.json", directory=directory)
+    files = ("--json", "e.json", "--trajectories", "steps.npz")
+    finished = hdqnn("evaluate", "run", "--episodes", "2", *files, directory=directory)
     assert finished.code == 0, finished
     result = json.loads((directory / "e.json").read_text())
+    with np.load(directory / "steps.npz", allow_pickle=False) as steps:
+        assert steps["observation"].shape == (400, 3)
+        assert np.bincount(steps["episode"], steps["reward"]).tolist() == pytest.approx(result["returns"])
     assert (len(result["returns"]), result["backend"], result["env_id"]) == (2, "statevector", "Pendulum-v1")
     assert f"mean return {result['mean_return']:.1f} over 2 episodes" in finished.out
     finished = hdqnn("report", "run", directory=directory)

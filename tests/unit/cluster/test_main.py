@@ -119,6 +119,15 @@ def test_a_run_that_is_to_end_before_it_began_is_refused(capsys, tmp_path):
     assert capsys.readouterr().err == "hdqnn: total_steps must be at least 1, got 0\n"
     assert run(["evaluate", str(tmp_path), "--episodes", "0"]) == 2
     assert capsys.readouterr().err == "hdqnn: --episodes must be at least 1, got 0\n"
+    for flag in ("--json", "--trajectories"):
+        assert run(["evaluate", str(tmp_path), flag, str(tmp_path / "none" / "file")]) == 2
+        assert f"{tmp_path / 'none'} is no directory; make it first" in capsys.readouterr().err
+
+
+def test_generated_policies_leave_no_trajectories(capsys, tmp_path):
+    (tmp_path / "config.yaml").write_text("method: quantum_train\n")
+    assert run(["evaluate", str(tmp_path), "--trajectories", str(tmp_path / "steps.npz")]) == 2
+    assert "--trajectories is for actor-learner runs" in capsys.readouterr().err
 
 
 def test_ctrl_c_before_the_run_has_begun_ends_quietly(capsys, monkeypatch):

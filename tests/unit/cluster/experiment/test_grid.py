@@ -13,6 +13,7 @@ from cluster.experiment.grid import read_experiment
 from cluster.presets import get_preset
 
 _EXPERIMENTS = Path(__file__).parents[4] / "experiments"
+_KEPT = _EXPERIMENTS.parent / "docs" / "results" / "grids"
 
 
 def write(tmp_path, **fields):
@@ -157,6 +158,25 @@ def test_a_name_inside_a_field_given_twice_is_refused(tmp_path):
 def test_our_own_experiments_read_and_keep_their_results(path):
     experiment = read_experiment(path)
     assert experiment.results is not None
-    assert experiment.results.resolve() == _EXPERIMENTS.parent / "docs" / "results" / "grids" / path.stem
+    assert experiment.results.resolve().parent == _KEPT
     assert len({run.seed for run in experiment.runs}) >= 5
     assert experiment.baselines
+
+
+def test_what_two_of_our_experiments_share_is_the_same_run():
+    runs = [run for path in _EXPERIMENTS.glob("*.yaml") for run in read_experiment(path).runs]
+    by_name = {}
+    for run in runs:
+        assert by_name.setdefault(run.name, run.config) == run.config
+    assert len(by_name) < len(runs)
+
+
+def test_every_committed_result_is_of_one_of_our_experiments():
+    planned = {
+        (read.results.resolve(), f"{run.name}.json")
+        for read in map(read_experiment, _EXPERIMENTS.glob("*.yaml"))
+        for run in read.runs
+    }
+    kept = {(path.parent, path.name) for path in _KEPT.rglob("*.json")}
+    assert kept
+    assert kept <= planned
