@@ -53,6 +53,8 @@ class JobEntry:
     session_id: str | None = None
     usage_s: float | None = None
     """Seconds that the service charged; None while unknown."""
+    readout_errors: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+    """Of each qubit of each circuit, as the device reported them when the job was sent; None where nobody asked."""
 
 
 class JobJournal:
@@ -103,13 +105,20 @@ class JobJournal:
                 self._read(line)
         self._forget()
 
-    def intend(self, digests: Sequence[str], device: str, devices: Collection[str] | None = None) -> JobEntry:
+    def intend(
+        self,
+        digests: Sequence[str],
+        device: str,
+        devices: Collection[str] | None = None,
+        readout_errors: Sequence[Sequence[float]] | None = None,
+    ) -> JobEntry:
         """Note a job that this worker is about to send; ``end_submission`` must follow, whatever comes of it.
 
         Args:
             digests: its circuits.
             device: where it is sent.
             devices: as of ``find``.
+            readout_errors: as of ``JobEntry``.
 
         Returns:
             Its entry, with a tag of its own.
@@ -125,7 +134,8 @@ class JobJournal:
             attempt = 1 + sum(tag.rpartition("-")[0] == base for tag in self._jobs)
             tag = f"{base}-{attempt}"
             self._submissions.hold(tag)  # before anybody can read about it
-            self._write({"event": "intended", "tag": tag, "device": device, "digests": list(digests)})
+            record = {"event": "intended", "tag": tag, "device": device, "digests": list(digests)}
+            self._write(record if readout_errors is None else {**record, "readout_errors": readout_errors})
         self.refresh()
         return self._jobs[tag]
 
@@ -216,7 +226,13 @@ class JobJournal:
             self.run_id = self.run_id or str(record["run_id"])
         elif event == "intended":
             digests = tuple(record["digests"])
-            self._jobs[record["tag"]] = JobEntry(tag=record["tag"], device=record["device"], digests=digests)
+            errors = record.get("readout_errors")
+            self._jobs[record["tag"]] = JobEntry(
+                tag=record["tag"],
+                device=record["device"],
+                digests=digests,
+                readout_errors=None if errors is None else tuple(map(tuple, errors)),
+            )
             for row, digest in enumerate(digests):
                 self._by_digest.setdefault(digest, {})[record["device"]] = (record["tag"], row)
         elif event == "submitted":

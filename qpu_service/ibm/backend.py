@@ -41,6 +41,8 @@ class _Measured:
 
     bits: UInt8[np.ndarray, "S N"]
     device: str
+    readout_errors: tuple[float, ...] | None
+    """Of its qubits when the job was sent; the device may be calibrated anew before the bits are read."""
 
 
 class IBMBackend:
@@ -115,8 +117,8 @@ class IBMBackend:
             empty = np.zeros((0, circuits.shots, circuits.angles.shape[2]), np.uint8)
             bits = np.stack([found[digest].bits for digest in digests]) if digests else empty
             devices = [found[digest].device for digest in digests]
-            if self._config.corrects_readout:
-                bits = self._corrected(circuits, bits, devices)
+            if self._config.corrects_readout and digests:
+                bits = self._corrected(circuits, [found[digest] for digest in digests])
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
@@ -219,12 +221,14 @@ class IBMBackend:
         model = UsageModel(repetition_delay_s=self._runtime.repetition_delay_s)
         length_s = max(model.circuit_s, float(assembler.durations_s(chosen).max()))
         estimate_s = replace(model, circuit_s=length_s).seconds(executions=len(chosen) * chosen.shots)
+        errors = self.readout_errors(chosen).one_given_zero if self._config.corrects_readout else None
         return self._runner.send(
             digests[job],
             assembler.assemble(chosen),
             shots=chosen.shots,
             estimate_s=estimate_s if self._runtime.is_billed else 0.0,
             deadline_s=deadline_s,
+            readout_errors=None if errors is None else errors.tolist(),
         )
 
     def _collect(
@@ -243,7 +247,8 @@ class IBMBackend:
                 f"job {sent.job.job_id} returned {len(bits)} circuits with bits of shapes {shapes}, expected "
                 f"{len(sent.entry.digests)} of {expected}; its bits are not used"
             )
-        measured = (_Measured(circuit, sent.entry.device) for circuit in bits)
+        errors = sent.entry.readout_errors or [None] * len(bits)
+        measured = (_Measured(c, sent.entry.device, reported) for c, reported in zip(bits, errors, strict=True))
         found.update(zip(sent.entry.digests, measured, strict=True))
         job_ids.append(sent.job.job_id)
 
@@ -268,16 +273,16 @@ class IBMBackend:
             self._breaker.pause(pause)
             self._timing.sleep(pause)
 
-    def _corrected(
-        self, circuits: CircuitBatch, bits: UInt8[np.ndarray, "B S N"], devices: Sequence[str]
-    ) -> UInt8[np.ndarray, "B S N"]:
-        """Bits corrected by the readout errors of the device that measured each circuit."""
-        corrected = bits.copy()
-        for device in dict.fromkeys(devices):
-            rows = [row for row, measured_by in enumerate(devices) if measured_by == device]
-            part = circuits.take(rows)
-            corrected[rows] = correct_bits(bits[rows], self._readout_errors(part, device), part.seeds)
-        return corrected
+    def _corrected(self, circuits: CircuitBatch, measured: Sequence[_Measured]) -> UInt8[np.ndarray, "B S N"]:
+        """Bits corrected by the readout errors of the qubits that measured them, where unknown by today's."""
+        errors = np.array(
+            [
+                each.readout_errors or self._readout_errors(circuits.take([row]), each.device).one_given_zero[0]
+                for row, each in enumerate(measured)
+            ]
+        )
+        bits = np.stack([each.bits for each in measured])
+        return correct_bits(bits, ReadoutErrors(errors, errors), circuits.seeds)
 
     def _readout_errors(self, circuits: CircuitBatch, device: str) -> ReadoutErrors:
         assembler = self._assembler(circuits.angles.shape[2], device)

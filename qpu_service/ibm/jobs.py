@@ -84,16 +84,23 @@ class JobRunner:
         self._breaker = breaker
 
     def send(
-        self, digests: Sequence[str], circuits: Sequence[Any], *, shots: int, estimate_s: float, deadline_s: float
+        self,
+        digests: Sequence[str],
+        circuits: Sequence[Any],
+        *,
+        shots: int,
+        estimate_s: float,
+        deadline_s: float,
+        readout_errors: Sequence[Sequence[float]] | None = None,
     ) -> SentJob:
-        """Send new circuits as one job.
+        """Send new circuits as one job; the journal keeps the readout errors for whoever reads its bits.
 
         Raises:
             AlreadyIntendedError: if another worker is sending, or has sent, one of the circuits.
             BudgetExceededError: before anything is sent.
             JobTroubleError: if the service does not take the job.
         """
-        entry = self._journal.intend(digests, self._runtime.device_name, self._devices)
+        entry = self._journal.intend(digests, self._runtime.device_name, self._devices, readout_errors)
         try:
             allowance_s = self._reserve(entry, estimate_s)
             limit_s = None if allowance_s is None else max(1, min(MAX_EXECUTION_S, int(allowance_s)))

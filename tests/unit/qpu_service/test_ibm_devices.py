@@ -68,11 +68,43 @@ def test_where_either_device_will_do_the_job_is_taken_up_under_its_own_name(
 def test_readout_is_corrected_by_the_errors_of_the_device_that_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    used = record_corrections(monkeypatch)
     service = ScriptedService(names=NAMES)
     service.devices[1].target = load_fake_device("fake_lima").target
     circuits = replace(flips([9, 3]), shots=50)
-    torino = make_backend(service, tmp_path, device="ibm_torino", corrects_readout=True)
+    torino = make_backend(service, tmp_path, device="ibm_torino")
     torino.run(circuits)
+    service.devices.reverse()
+    other = make_backend(service, tmp_path, device=None, corrects_readout=True)
+    assert other.run(circuits).backend_name == "ibm:ibm_torino"
+    (errors,) = used
+    assert (errors.one_given_zero == torino.readout_errors(circuits).one_given_zero).all()
+    assert (errors.one_given_zero != other.readout_errors(circuits).one_given_zero).all()
+
+
+def test_readout_is_corrected_by_the_errors_of_the_day_on_which_the_job_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = record_corrections(monkeypatch)
+    service = ScriptedService(names=NAMES)
+    service.script["result"] = [Killed()]
+    circuits = replace(flips([9, 3]), shots=50)
+    before = make_backend(service, tmp_path, device="ibm_torino", corrects_readout=True)
+    with pytest.raises(Killed):
+        before.run(circuits)
+    at_that_time = before.readout_errors(circuits).one_given_zero
+    service.devices[0].target = load_fake_device("fake_lima").target  # calibrated anew, and the best qubits are others
+    after = make_backend(service, tmp_path, device="ibm_torino", corrects_readout=True)
+    assert after.run(circuits).job_id == "job-1"
+    assert after.run(replace(flips([9, 3, 12]), shots=50)).job_id == "job-1,job-2"
+    today = after.readout_errors(replace(flips([9, 3, 12]), shots=50)).one_given_zero
+    assert (np.abs(at_that_time - today[:2]) > 1e-3).any(axis=1).all()
+    np.testing.assert_array_equal(used[0].one_given_zero, at_that_time)
+    np.testing.assert_array_equal(used[1].one_given_zero, [*at_that_time, today[2]])
+
+
+def record_corrections(monkeypatch: pytest.MonkeyPatch) -> list[ReadoutErrors]:
+    """Fills with the errors by which bits were corrected."""
     used: list[ReadoutErrors] = []
 
     def correct(bits: np.ndarray, errors: ReadoutErrors, seeds: np.ndarray) -> np.ndarray:
@@ -80,9 +112,4 @@ def test_readout_is_corrected_by_the_errors_of_the_device_that_measured(
         return correct_bits(bits, errors, seeds)
 
     monkeypatch.setattr(ibm_backend, "correct_bits", correct)
-    service.devices.reverse()
-    other = make_backend(service, tmp_path, device=None, corrects_readout=True)
-    assert other.run(circuits).backend_name == "ibm:ibm_torino"
-    (errors,) = used
-    assert (errors.one_given_zero == torino.readout_errors(circuits).one_given_zero).all()
-    assert (errors.one_given_zero != other.readout_errors(circuits).one_given_zero).all()
+    return used
