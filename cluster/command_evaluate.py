@@ -44,9 +44,8 @@ def run(arguments: list[str]) -> int:
     if parsed.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {parsed.episodes}")
     for path in (parsed.json, parsed.trajectories):
-        # Before the episodes, which can take minutes or a paid session.
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigError(f"cannot write {path}: {path.absolute().parent} is no directory; make it first")
+        if path is not None:
+            _check_writable(path)
     if is_quantum_train(parsed.run):
         if parsed.trajectories is not None:
             raise ConfigError(
@@ -101,3 +100,11 @@ def run(arguments: list[str]) -> int:
     if recorder is not None:
         recorder.write(parsed.trajectories)
     return EXIT_DONE
+
+
+def _check_writable(path: Path) -> None:
+    """Before the episodes, which can take minutes or a paid session."""
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a directory; name a file")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: {path.absolute().parent} is no directory; make it first")

@@ -228,7 +228,7 @@ class IBMBackend:
             shots=chosen.shots,
             estimate_s=estimate_s if self._runtime.is_billed else 0.0,
             deadline_s=deadline_s,
-            readout_errors=None if errors is None else errors.tolist(),
+            readout_errors=None if errors is None else errors.round(6).tolist(),  # far finer than they are known
         )
 
     def _collect(

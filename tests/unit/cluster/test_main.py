@@ -122,6 +122,8 @@ def test_a_run_that_is_to_end_before_it_began_is_refused(capsys, tmp_path):
     for flag in ("--json", "--trajectories"):
         assert run(["evaluate", str(tmp_path), flag, str(tmp_path / "none" / "file")]) == 2
         assert f"{tmp_path / 'none'} is no directory; make it first" in capsys.readouterr().err
+        assert run(["evaluate", str(tmp_path), flag, str(tmp_path)]) == 2
+        assert f"cannot write {tmp_path}: it is a directory; name a file" in capsys.readouterr().err
 
 
 def test_generated_policies_leave_no_trajectories(capsys, tmp_path):

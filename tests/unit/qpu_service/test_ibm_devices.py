@@ -99,8 +99,8 @@ def test_readout_is_corrected_by_the_errors_of_the_day_on_which_the_job_was_sent
     assert after.run(replace(flips([9, 3, 12]), shots=50)).job_id == "job-1,job-2"
     today = after.readout_errors(replace(flips([9, 3, 12]), shots=50)).one_given_zero
     assert (np.abs(at_that_time - today[:2]) > 1e-3).any(axis=1).all()
-    np.testing.assert_array_equal(used[0].one_given_zero, at_that_time)
-    np.testing.assert_array_equal(used[1].one_given_zero, [*at_that_time, today[2]])
+    np.testing.assert_allclose(used[0].one_given_zero, at_that_time, atol=1e-6)
+    np.testing.assert_allclose(used[1].one_given_zero, [*at_that_time, today[2]], atol=1e-6)
 
 
 def record_corrections(monkeypatch: pytest.MonkeyPatch) -> list[ReadoutErrors]:
