@@ -19,7 +19,7 @@ class TrajectoryRecorder:
         action: NDArray[np.float32],
         reward: NDArray[np.float64],
     ) -> None:
-        """Keep one step.
+        """Keep one step; the arrays are kept as they are and must not change afterwards.
 
         Args:
             episode: which episodes took it, (n,).
@@ -27,7 +27,7 @@ class TrajectoryRecorder:
             action: what they did, (n, action size), in the environment's units.
             reward: what they got, (n,).
         """
-        self._rows.append((episode.copy(), observation.copy(), action.copy(), reward.copy()))
+        self._rows.append((episode, observation, action, reward))
 
     def write(self, path: Path) -> None:
         """One NumPy archive of the arrays ``episode``, ``observation``, ``action`` and ``reward``.

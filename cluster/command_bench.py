@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import EXIT_DONE
+from cluster.output_file import prepare_output_file
 
 BENCHMARKS = {
     "qpu": "circuits per second of the simulators, and of peers that are installed",
@@ -42,6 +43,7 @@ def run(arguments: list[str]) -> int:
     if module is not None and hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     parsed = parser.parse_args(arguments)
+    prepare_output_file(parsed.json)
     options = {name: value for name, value in vars(parsed).items() if name not in ("name", "json")}
     result: dict[str, Any] = importlib.import_module(f"benchmarks.{parsed.name}").run(**options)
     text = json.dumps(result, indent=1) + "\n"

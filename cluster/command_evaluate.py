@@ -12,6 +12,7 @@ from pathlib import Path
 from actors.environment import agent_spec
 from actors.trajectories import TrajectoryRecorder
 from cluster.errors import EXIT_DONE, ConfigError
+from cluster.output_file import prepare_output_file
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 from qpu_service.backends.registry import make_backend
@@ -43,9 +44,8 @@ def run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {parsed.episodes}")
-    for path in (parsed.json, parsed.trajectories):
-        if path is not None:
-            _check_writable(path)
+    prepare_output_file(parsed.json)
+    prepare_output_file(parsed.trajectories)
     if is_quantum_train(parsed.run):
         if parsed.trajectories is not None:
             raise ConfigError(
@@ -100,11 +100,3 @@ def run(arguments: list[str]) -> int:
     if recorder is not None:
         recorder.write(parsed.trajectories)
     return EXIT_DONE
-
-
-def _check_writable(path: Path) -> None:
-    """Before the episodes, which can take minutes or a paid session."""
-    if path.is_dir():
-        raise ConfigError(f"cannot write {path}: it is a directory; name a file")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {path}: {path.absolute().parent} is no directory; make it first")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cluster.errors import EXIT_DONE, ConfigError
+from cluster.output_file import prepare_output_file
 from cluster.quantum_train.config import is_quantum_train
 from cluster.run_directory import open_run_directory
 
@@ -23,8 +24,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(
             f"{parsed.run} is a run of qtrl-* agents, whose policies are their checkpoints; `hdqnn evaluate` tests them"
         )
-    if parsed.file.is_dir():
-        raise ConfigError(f"{parsed.file} is a directory, expected the name of a file, such as policy.safetensors")
+    prepare_output_file(parsed.file)
     run_directory, config = open_run_directory(parsed.run)
     # Only now, because torch takes seconds to load: help and mistyped directories need none of it.
     from cluster.checkpoint import load_newest

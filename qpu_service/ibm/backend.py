@@ -118,7 +118,8 @@ class IBMBackend:
             bits = np.stack([found[digest].bits for digest in digests]) if digests else empty
             devices = [found[digest].device for digest in digests]
             if self._config.corrects_readout and digests:
-                bits = self._corrected(circuits, [found[digest] for digest in digests])
+                errors = self._errors_of(circuits, [found[digest] for digest in digests])
+                bits = correct_bits(bits, errors, circuits.seeds)
         return MeasurementBatch(
             bits=bits,
             request_id=circuits.request_id,
@@ -273,16 +274,15 @@ class IBMBackend:
             self._breaker.pause(pause)
             self._timing.sleep(pause)
 
-    def _corrected(self, circuits: CircuitBatch, measured: Sequence[_Measured]) -> UInt8[np.ndarray, "B S N"]:
-        """Bits corrected by the readout errors of the qubits that measured them, where unknown by today's."""
+    def _errors_of(self, circuits: CircuitBatch, measured: Sequence[_Measured]) -> ReadoutErrors:
+        """Readout errors of the qubits that measured each circuit, where unknown today's."""
         errors = np.array(
             [
                 each.readout_errors or self._readout_errors(circuits.take([row]), each.device).one_given_zero[0]
                 for row, each in enumerate(measured)
             ]
         )
-        bits = np.stack([each.bits for each in measured])
-        return correct_bits(bits, ReadoutErrors(errors, errors), circuits.seeds)
+        return ReadoutErrors(errors, errors)
 
     def _readout_errors(self, circuits: CircuitBatch, device: str) -> ReadoutErrors:
         assembler = self._assembler(circuits.angles.shape[2], device)

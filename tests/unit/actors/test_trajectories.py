@@ -5,11 +5,9 @@ import numpy as np
 
 from actors.evaluator import evaluate
 from actors.trajectories import TrajectoryRecorder
-from learner.config import AgentSpec
 from tests.environments import PREFIX
 from tests.unit.actors.rollouts import make_policy
-
-SEEDED = AgentSpec(observation_size=1, action_low=(-1.0,), action_high=(1.0,))
+from tests.unit.actors.test_evaluator import SEEDED
 
 
 def test_a_recorded_round_can_be_played_again_step_by_step(tmp_path):

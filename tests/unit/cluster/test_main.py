@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import run
+from cluster.output_file import prepare_output_file
 
 
 def test_help_lists_every_command_and_every_exit_code(capsys):
@@ -119,11 +120,31 @@ def test_a_run_that_is_to_end_before_it_began_is_refused(capsys, tmp_path):
     assert capsys.readouterr().err == "hdqnn: total_steps must be at least 1, got 0\n"
     assert run(["evaluate", str(tmp_path), "--episodes", "0"]) == 2
     assert capsys.readouterr().err == "hdqnn: --episodes must be at least 1, got 0\n"
-    for flag in ("--json", "--trajectories"):
-        assert run(["evaluate", str(tmp_path), flag, str(tmp_path / "none" / "file")]) == 2
-        assert f"{tmp_path / 'none'} is no directory; make it first" in capsys.readouterr().err
-        assert run(["evaluate", str(tmp_path), flag, str(tmp_path)]) == 2
-        assert f"cannot write {tmp_path}: it is a directory; name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "run", "--json"],
+        ["evaluate", "run", "--trajectories"],
+        ["export", "run"],
+        ["bench", "qpu", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(capsys, tmp_path, command):
+    (tmp_path / "file").touch()
+    assert run([*command, str(tmp_path / "file" / "below.json")]) == 2
+    assert f"cannot write {tmp_path / 'file' / 'below.json'}: " in capsys.readouterr().err
+    assert run([*command, str(tmp_path)]) == 2
+    assert f"cannot write {tmp_path}: it is a directory; name a file" in capsys.readouterr().err
+
+
+def test_the_directory_of_an_output_is_made(tmp_path):
+    prepare_output_file(tmp_path / "new" / "deep" / "file.json")
+    assert (tmp_path / "new" / "deep").is_dir()
+    assert not (tmp_path / "new" / "deep" / "file.json").exists()
+    prepare_output_file(None)
 
 
 def test_generated_policies_leave_no_trajectories(capsys, tmp_path):
